@@ -41,12 +41,14 @@ pub enum Error {
     },
 
     /// The object store failed.
-    #[error("the object store failed to {operation} {object}")]
+    #[error("the object store failed to {operation} {object}{advice}")]
     Store {
         /// What was attempted.
         operation: &'static str,
         /// On which object or prefix.
         object: String,
+        /// What to do about it, where that is known; begins with a colon, or is empty.
+        advice: &'static str,
         /// Whether trying again may help.
         retryable: bool,
         /// What the store said.

@@ -1,0 +1,17 @@
+//! Keys: how every key derives from the keyring, how messages are sealed, how
+//! the keyring is wrapped for a secret.
+//!
+//! Owns key derivation, AES-256-GCM and Argon2id. Knows no object's layout.
+//!
+//! Invariant: a (key, nonce) pair seals at most one message. Each object has a
+//! key of its own, derived from a fresh 32-byte salt that [`Sealer`] consumes,
+//! and the sealer numbers its messages; there is no way to seal a number twice.
+
+mod keyring;
+mod seal;
+mod slot;
+
+pub(crate) use keyring::{IdKey, Keyring};
+pub(crate) use seal::{Kind, Opener, Part, SALT_LEN, Salt, Sealer, TAG_LEN};
+pub use slot::Secret;
+pub(crate) use slot::{Kdf, WrappedKeyring};

@@ -1,0 +1,35 @@
+//! Packs: immutable runs of sealed blocks with a footer that describes them.
+//!
+//! ```text
+//!   0  header (object.rs), kind Pack
+//!  46  id of the registration that made the pack, 16 bytes in the clear
+//!  62  blocks, back to back; block i is one message under number i, part Data or Nodes
+//!   f  footer: one message under number b (the number of blocks), part Footer, named by the registration's
+//!      hexadecimal id: the encoded `Footer`; in packs under 1 MiB followed by zeros up to a length that Padmé allows
+//!  -8  length of the footer message, u32; number of blocks b, u32
+//! ```
+//! A pack's name is the BLAKE3 of all its bytes. Blocks carry no offsets: they
+//! follow one another, and the footer must begin where the last one ends.
+//!
+//! Owns the pack's layout, and blocks as units of compression. Doesn't know
+//! what blobs mean, nor where packs are kept.
+//!
+//! Invariant: a [`SealedPack`] has been opened again from its final bytes, and
+//! every blob's id checked.
+
+mod block;
+mod footer;
+mod seal;
+
+pub(crate) use block::{Block, BlockKind, CompressedBlock, Encoding, PLAIN_MAX, Place};
+pub(crate) use footer::{BlockEntry, Footer, footer_range, parse_footer, parse_header, parse_pack};
+pub(crate) use seal::{SealedPack, seal_pack, verify_block};
+
+/// Where the blocks begin.
+pub(crate) const BLOCKS_START: usize = crate::object::HEADER_LEN + crate::id::WriterId::LEN;
+
+/// Bytes after the footer message.
+pub(crate) const TRAILER_LEN: usize = 8;
+
+/// No pack is longer; offsets fit a u32 with room to spare.
+pub(crate) const PACK_MAX: u64 = 256 << 20;

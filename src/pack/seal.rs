@@ -1,0 +1,101 @@
+//! From compressed blocks to a pack that has been looked at again.
+
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
+
+use crate::clock::Surroundings;
+use crate::crypto::{Keyring, Kind, Opener, Part};
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, WriterId};
+use crate::object::{self, Header};
+use crate::pack::block::{CompressedBlock, Place};
+use crate::pack::footer::{BlockEntry, Footer, parse_pack};
+use crate::pack::{BLOCKS_START, PACK_MAX};
+
+/// A pack ready to be uploaded.
+#[derive(Debug)]
+pub(crate) struct SealedPack {
+    pub(crate) id: ObjectId,
+    pub(crate) header: Header,
+    pub(crate) footer: Footer,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Seals blocks as a pack made by `writer`, opens it again and checks every blob.
+pub(crate) fn seal_pack(
+    blocks: Vec<CompressedBlock>,
+    writer: &WriterId,
+    keyring: &Keyring,
+    surroundings: &Surroundings,
+) -> Result<SealedPack> {
+    let mut sealer = keyring.sealer(Kind::Pack, surroundings);
+    let header = Header::of(&sealer);
+    let mut bytes =
+        Vec::with_capacity(BLOCKS_START + blocks.iter().map(|block| block.stored.len() + 64).sum::<usize>());
+    header.write(&mut bytes);
+    bytes.extend_from_slice(writer.as_bytes());
+
+    let mut footer = Footer::default();
+    for CompressedBlock { kind, encoding, plain_len, blobs, mut stored } in blocks {
+        sealer.seal(kind.part(), "", &mut stored)?;
+        bytes.extend_from_slice(&stored);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a block's plaintext has a bound and its frame is no longer"
+        )]
+        footer.blocks.push(BlockEntry { kind, encoding, stored_len: stored.len() as u32, plain_len, blobs });
+    }
+
+    let mut message = footer.message(bytes.len());
+    let number = sealer.seal(Part::Footer, &writer.to_string(), &mut message)?;
+    let length = u32::try_from(message.len()).map_err(|_| Error::worker("a pack's footer grew beyond its bound"))?;
+    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(&number.to_le_bytes());
+    if bytes.len() as u64 > PACK_MAX {
+        return Err(Error::worker("a pack grew beyond its bound"));
+    }
+
+    let pack = SealedPack { id: object::object_id(&bytes), header, footer, bytes };
+    pack.verify(keyring)?;
+    Ok(pack)
+}
+
+impl SealedPack {
+    /// Reads the pack as a stranger would: a fault of this machine's memory must not reach the store.
+    fn verify(&self, keyring: &Keyring) -> Result<()> {
+        let name = format!("the new pack {}", self.id);
+        let (opener, _, footer) = parse_pack(&self.bytes, keyring, &name)?;
+        if footer != self.footer {
+            return Err(Error::corrupt(name, "its footer reads back differently"));
+        }
+        let places: Vec<_> = footer.places().collect();
+        places
+            .into_par_iter()
+            .try_for_each(|(place, entry)| verify_block(&self.bytes, &place, entry, &opener, keyring, &name))
+    }
+}
+
+/// Opens one block of a pack in memory and checks the id of every blob in it.
+pub(crate) fn verify_block(
+    pack: &[u8],
+    place: &Place,
+    entry: &BlockEntry,
+    opener: &Opener,
+    keyring: &Keyring,
+    object: &str,
+) -> Result<()> {
+    #[expect(clippy::cast_possible_truncation, reason = "at most PACK_MAX")]
+    let message = pack.get(place.range().start as usize..place.range().end as usize);
+    let message = message.ok_or_else(|| object::too_short(object))?;
+    let plain = place.open(opener, message.to_vec(), object)?;
+    let id_key = place.kind.id_key(keyring);
+    let mut rest = plain.as_slice();
+    for (id, length) in &entry.blobs {
+        let (blob, after) = rest.split_at_checked(*length as usize).ok_or_else(|| object::too_short(object))?;
+        if id_key.id(blob) != *id {
+            return Err(Error::corrupt(object, format!("blob {id} has other content than its id says")));
+        }
+        rest = after;
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! The object store as the rest of the library sees it: a plain struct, no trait objects above it.
+//!
+//! Owns opening a location, retries of what can be retried, the settling of
+//! creates whose outcome is unknown, and bounds on what is read. Knows names
+//! only as text and bodies only as bytes.
+//!
+//! Invariant: nothing is ever overwritten. [`Store::create`] creates a name or
+//! reports that it exists; there is no other way to write.
+
+mod location;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+
+pub(crate) use location::Intent;
+pub use location::Location;
+
+use crate::error::{Error, Result};
+
+/// How often a call that may succeed later is made in all.
+const ATTEMPTS: u32 = 4;
+
+/// The pause before the first repetition; each further one waits four times longer.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+
+/// What came of creating a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Created {
+    /// The object is there and it is ours.
+    Ours,
+    /// Another object has the name.
+    Theirs,
+}
+
+/// An object as a listing shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) length: u64,
+}
+
+/// A handle on an object store; cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Store {
+    inner: Arc<dyn ObjectStore>,
+    description: Arc<str>,
+    shared_file_system: bool,
+}
+
+impl Store {
+    /// How messages name this store.
+    pub(crate) fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// Creates `name` with `body`, which must be unlike what anyone else would write there.
+    ///
+    /// A failed or refused create may be one's own that landed, so both are settled by
+    /// reading the name back: these bytes mean ours, others mean theirs, none means try again.
+    pub(crate) async fn create(&self, name: &str, body: Bytes) -> Result<Created> {
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1.. {
+            let failure = match self.put_once(name, body.clone()).await {
+                Ok(()) => return Ok(Created::Ours),
+                Err(failure) => failure,
+            };
+            let may_have_landed =
+                matches!(&failure, object_store::Error::AlreadyExists { .. }) || is_retryable(&failure);
+            if !may_have_landed {
+                return Err(store_error("create", name, failure));
+            }
+            match self.get(name, u64::MAX).await {
+                Ok(found) if found == body => return Ok(Created::Ours),
+                Ok(_) => return Ok(Created::Theirs),
+                Err(error) if error.is_not_found() && attempt < ATTEMPTS => tokio::time::sleep(pause).await,
+                Err(error) if error.is_not_found() => return Err(store_error("create", name, failure)),
+                Err(error) => return Err(error),
+            }
+            pause *= 4;
+        }
+        Err(Error::worker("attempts to create an object ran out"))
+    }
+
+    /// Whether creating `name`, which exists with `body`, is refused as it must be.
+    ///
+    /// A store that doesn't refuse overwrites, with the very bytes that are there already.
+    pub(crate) async fn refuses_to_overwrite(&self, name: &str, body: Bytes) -> Result<bool> {
+        match self.put_once(name, body).await {
+            Ok(()) => Ok(false),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(true),
+            Err(failure) => Err(store_error("create", name, failure)),
+        }
+    }
+
+    /// Whether this is a network file system, whose clients may see each other's files late.
+    pub(crate) fn is_shared_file_system(&self) -> bool {
+        self.shared_file_system
+    }
+
+    async fn put_once(&self, name: &str, body: Bytes) -> object_store::Result<()> {
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.inner.put_opts(&path(name), PutPayload::from_bytes(body), options).await.map(drop)
+    }
+
+    /// Reads all of `name`, unless it is longer than `limit` bytes.
+    pub(crate) async fn get(&self, name: &str, limit: u64) -> Result<Bytes> {
+        let path = path(name);
+        self.retry("read", name, || async {
+            let result = self.inner.get(&path).await?;
+            if result.meta.size > limit {
+                return Ok(Err(Error::corrupt(
+                    name,
+                    format!("it is {} bytes long, at most {limit} are possible", result.meta.size),
+                )));
+            }
+            let length = result.meta.size;
+            let bytes = result.bytes().await?;
+            Ok(expect_length(bytes, length, name))
+        })
+        .await?
+    }
+
+    /// Reads exactly `range` of `name`; a shorter object is damaged.
+    pub(crate) async fn get_range(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
+        if range.is_empty() {
+            return Ok(Bytes::new());
+        }
+        let path = path(name);
+        let bytes = self.retry("read", name, || self.inner.get_range(&path, range.clone())).await?;
+        expect_length(bytes, range.end - range.start, name)
+    }
+
+    /// The length of `name` in bytes.
+    pub(crate) async fn length(&self, name: &str) -> Result<u64> {
+        let path = path(name);
+        self.retry("look up", name, || self.inner.head(&path)).await.map(|meta| meta.size)
+    }
+
+    /// Every object under `prefix`, in no order.
+    pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let path = path(prefix);
+        self.retry("list", prefix, || {
+            self.inner
+                .list(Some(&path))
+                .map_ok(|meta| Listed { name: meta.location.to_string(), length: meta.size })
+                .try_collect::<Vec<_>>()
+        })
+        .await
+    }
+
+    /// The folders directly under `prefix`, as full names, in no order.
+    pub(crate) async fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
+        let path = path(prefix);
+        let listed = self.retry("list", prefix, || self.inner.list_with_delimiter(Some(&path))).await?;
+        Ok(listed.common_prefixes.iter().map(ToString::to_string).collect())
+    }
+
+    /// Deletes `name`; its absence is fine.
+    pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        let path = path(name);
+        match self.retry("delete", name, || self.inner.delete(&path)).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Makes a call that changes nothing until it succeeds or can't.
+    async fn retry<T, F>(&self, operation: &'static str, name: &str, mut call: impl FnMut() -> F) -> Result<T>
+    where
+        F: Future<Output = object_store::Result<T>>,
+    {
+        let mut pause = FIRST_PAUSE;
+        for _ in 1..ATTEMPTS {
+            match call().await {
+                Err(failure) if is_retryable(&failure) => {
+                    tracing::warn!(operation, name, %failure, "the object store failed, trying again");
+                    tokio::time::sleep(pause).await;
+                }
+                other => return other.map_err(|failure| store_error(operation, name, failure)),
+            }
+            pause *= 4;
+        }
+        call().await.map_err(|failure| store_error(operation, name, failure))
+    }
+}
+
+/// Names are made by `layout` from digits and slashes, so this never changes one.
+fn path(name: &str) -> Path {
+    Path::from(name)
+}
+
+/// Stores cut a range that reaches past the end without a word, and connections end early.
+fn expect_length(bytes: Bytes, expected: u64, name: &str) -> Result<Bytes> {
+    if bytes.len() as u64 == expected {
+        Ok(bytes)
+    } else {
+        Err(Error::corrupt(name, format!("{} bytes came back where {expected} should be", bytes.len())))
+    }
+}
+
+fn is_retryable(failure: &object_store::Error) -> bool {
+    let may_pass = matches!(failure, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. });
+    may_pass && !is_storage_full(failure)
+}
+
+/// Whether an error was caused by a full disk.
+fn is_storage_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+}
+
+fn store_error(operation: &'static str, name: &str, failure: object_store::Error) -> Error {
+    match failure {
+        object_store::Error::NotFound { .. } => Error::not_found(name),
+        failure => Error::Store {
+            operation,
+            object: name.to_owned(),
+            advice: if is_storage_full(&failure) {
+                ": it is full; nothing committed is lost, free some space and run it again"
+            } else {
+                ""
+            },
+            retryable: is_retryable(&failure),
+            source: Box::new(failure),
+        },
+    }
+}
