@@ -6,11 +6,13 @@
 //! packs/<2 hex>/<64 hex>                 the two digits repeat the id's first byte
 //! index/<64 hex>
 //! writers/<32 hex>
-//! snapshots/<32 hex>/<b>/<n>-<t>         b: n / 1000 in 12 digits; n in 15 digits; t: the time of n-1 in 16 hex digits
+//! snapshots/<32 hex>/<b>-<s>/<n>-<t>     b: n / 1000 in 12 digits; n in 15 digits;
+//!                                        t: the time of n-1, s: that of 1000 b - 1, in 16 hex digits
 //! ```
-//! A snapshot's name carries its predecessor's time, so that one listing of a
-//! bucket of a thousand is a timeline. Every contender for number n knows the
-//! one record n-1, and so makes the same name.
+//! A snapshot's name carries its predecessor's time and a bucket's name that of
+//! the snapshot before its first, so that two listings are a timeline of any
+//! length. Every contender for number n knows the one record n-1 and the one
+//! bucket, and so makes the same name. The time before the first is 0.
 //!
 //! Digits are padded so that names sort as numbers do. Each object has exactly
 //! one spelling: what doesn't parse is not ours.
@@ -51,7 +53,32 @@ pub(crate) enum Name {
     Pack(ObjectId),
     Index(ObjectId),
     Writer(WriterId),
-    Snapshot { tag: SeriesTag, number: u64, previous: Timestamp },
+    Snapshot(SnapshotName),
+}
+
+/// Where a snapshot record lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct SnapshotName {
+    pub(crate) tag: SeriesTag,
+    pub(crate) number: u64,
+    /// The time of the snapshot before its bucket's first, or 0.
+    pub(crate) bucket: Timestamp,
+    /// The time of the snapshot before it, or 0.
+    pub(crate) previous: Timestamp,
+}
+
+impl SnapshotName {
+    /// The name of a series' first snapshot.
+    pub(crate) fn first(tag: SeriesTag) -> Self {
+        Self { tag, number: 1, bucket: Timestamp::EPOCH, previous: Timestamp::EPOCH }
+    }
+
+    /// The name of the next snapshot, given the time of this one; nothing when the numbers have run out.
+    pub(crate) fn next(&self, time: Timestamp) -> Option<Self> {
+        let number = self.number.checked_add(1).filter(|number| *number <= NUMBER_MAX)?;
+        let bucket = if number % BUCKET == 0 { time } else { self.bucket };
+        Some(Self { tag: self.tag, number, bucket, previous: time })
+    }
 }
 
 impl Name {
@@ -70,11 +97,12 @@ impl Name {
             (INDEX, Some(id)) => Name::Index(ObjectId::parse(id)?),
             (WRITERS, Some(id)) => Name::Writer(WriterId::parse(id)?),
             (SNAPSHOTS, Some(tag)) => {
-                let (_bucket, record) = (parts.next()?, parts.next()?);
-                let (number, previous) = record.split_once('-')?;
-                let previous = i64::try_from(u64::from_str_radix(previous, 16).ok()?).ok()?;
-                let number = number.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number))?;
-                Name::Snapshot { tag: SeriesTag::parse(tag)?, number, previous: Timestamp::from_nanos(previous) }
+                let ((_, bucket), (number, previous)) =
+                    (parse_numbered(parts.next()?)?, parse_numbered(parts.next()?)?);
+                if !(1..=NUMBER_MAX).contains(&number) {
+                    return None;
+                }
+                Name::Snapshot(SnapshotName { tag: SeriesTag::parse(tag)?, number, bucket, previous })
             }
             _ => return None,
         };
@@ -90,11 +118,18 @@ impl fmt::Display for Name {
             Name::Pack(id) => write!(f, "{PACKS}/{:02x}/{id}", id.as_bytes()[0]),
             Name::Index(id) => write!(f, "{INDEX}/{id}"),
             Name::Writer(id) => write!(f, "{WRITERS}/{id}"),
-            Name::Snapshot { tag, number, previous } => {
-                write!(f, "{}/{number:015}-{:016x}", bucket_prefix(tag, *number), previous.as_nanos())
+            Name::Snapshot(SnapshotName { tag, number, bucket, previous }) => {
+                write!(f, "{}/{number:015}-{:016x}", bucket_prefix(tag, number / BUCKET, *bucket), previous.as_nanos())
             }
         }
     }
+}
+
+/// Reads a number and a time, however many digits they have.
+fn parse_numbered(text: &str) -> Option<(u64, Timestamp)> {
+    let (number, time) = text.split_once('-')?;
+    let nanos = i64::try_from(u64::from_str_radix(time, 16).ok()?).ok()?;
+    Some((number.parse().ok()?, Timestamp::from_nanos(nanos)))
 }
 
 /// The folder of a series' snapshots.
@@ -102,9 +137,9 @@ pub(crate) fn series_prefix(tag: &SeriesTag) -> String {
     format!("{SNAPSHOTS}/{tag}")
 }
 
-/// The folder that holds snapshot `number` of a series.
-pub(crate) fn bucket_prefix(tag: &SeriesTag, number: u64) -> String {
-    format!("{SNAPSHOTS}/{tag}/{:012}", number / BUCKET)
+/// The folder of a series' snapshots from `1000 * bucket` on, `before` being the time of the one before them.
+pub(crate) fn bucket_prefix(tag: &SeriesTag, bucket: u64, before: Timestamp) -> String {
+    format!("{SNAPSHOTS}/{tag}/{bucket:012}-{:016x}", before.as_nanos())
 }
 
 /// The series that a folder directly under [`SNAPSHOTS`] belongs to.
@@ -112,11 +147,11 @@ pub(crate) fn parse_series_prefix(text: &str) -> Option<SeriesTag> {
     SeriesTag::parse(text.strip_prefix(SNAPSHOTS)?.strip_prefix('/')?)
 }
 
-/// The bucket number of a folder directly under a series' folder.
-pub(crate) fn parse_bucket_prefix(tag: &SeriesTag, text: &str) -> Option<u64> {
-    let digits = text.strip_prefix(&series_prefix(tag))?.strip_prefix('/')?;
-    let bucket: u64 = digits.parse().ok().filter(|bucket| *bucket <= NUMBER_MAX / BUCKET)?;
-    (format!("{bucket:012}") == digits).then_some(bucket)
+/// The bucket that a folder directly under a series' folder is, and the time of the snapshot before it.
+pub(crate) fn parse_bucket_prefix(tag: &SeriesTag, text: &str) -> Option<(u64, Timestamp)> {
+    let folder = text.strip_prefix(&series_prefix(tag))?.strip_prefix('/')?;
+    let (bucket, before) = parse_numbered(folder)?;
+    (bucket_prefix(tag, bucket, before) == text && bucket <= NUMBER_MAX / BUCKET).then_some((bucket, before))
 }
 
 /// The folder of a series' lists of what still counts.
@@ -137,10 +172,13 @@ mod tests {
             id.clone().prop_map(Name::Pack),
             id.prop_map(Name::Index),
             any::<[u8; 16]>().prop_map(|id| Name::Writer(WriterId::new(id))),
-            (any::<[u8; 16]>(), 1..=NUMBER_MAX, 0..=i64::MAX).prop_map(|(tag, number, nanos)| Name::Snapshot {
-                tag: SeriesTag::new(tag),
-                number,
-                previous: Timestamp::from_nanos(nanos),
+            (any::<[u8; 16]>(), 1..=NUMBER_MAX, 0..=i64::MAX, 0..=i64::MAX).prop_map(|(tag, number, before, nanos)| {
+                Name::Snapshot(SnapshotName {
+                    tag: SeriesTag::new(tag),
+                    number,
+                    bucket: Timestamp::from_nanos(before),
+                    previous: Timestamp::from_nanos(nanos),
+                })
             }),
         ]
     }
@@ -170,7 +208,7 @@ mod tests {
 
         #[test]
         fn snapshots_sort_by_number(a in 1..=NUMBER_MAX, b in 1..=NUMBER_MAX) {
-            let name = |number| Name::Snapshot { tag: SeriesTag::new([1; 16]), number, previous: Timestamp::EPOCH }.to_string();
+            let name = |number| Name::Snapshot(SnapshotName { number, ..SnapshotName::first(SeriesTag::new([1; 16])) }).to_string();
             prop_assert_eq!(a.cmp(&b), name(a).cmp(&name(b)));
         }
     }
@@ -189,10 +227,10 @@ mod tests {
             &pack.to_uppercase(),
             &format!("{pack}/x"),
             &format!("/{pack}"),
-            "snapshots/00000000000000000000000000000000/000000000000/000000000000000-0000000000000000",
-            "snapshots/00000000000000000000000000000000/000000000000/00000000000001-0000000000000000",
-            "snapshots/00000000000000000000000000000000/000000000001/000000000000001-0000000000000000",
-            "snapshots/00000000000000000000000000000000/000000000000/000000000000001-ffffffffffffffff",
+            "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/000000000000000-0000000000000000",
+            "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/00000000000001-0000000000000000",
+            "snapshots/00000000000000000000000000000000/000000000001-0000000000000000/000000000000001-0000000000000000",
+            "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/000000000000001-ffffffffffffffff",
         ] {
             assert_eq!(Name::parse(wrong), None, "{wrong}");
         }

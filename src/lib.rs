@@ -1,5 +1,6 @@
 //! Backstop: a content-addressed, deduplicating, encrypted backup engine.
 
+mod blobs;
 mod chunker;
 mod clock;
 mod codec;
@@ -8,10 +9,13 @@ mod cpu;
 mod crypto;
 mod error;
 mod id;
+mod index;
 mod layout;
 mod object;
 mod pack;
 mod progress;
+mod registration;
+mod snapshot;
 mod store;
 
 pub use chunker::ChunkerParameters;
@@ -20,4 +24,6 @@ pub use crypto::Secret;
 pub use error::{Error, Result};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use progress::{NoProgress, Phase, Progress};
+pub use registration::WriterMode;
+pub use snapshot::{Failure, Snapshot, SnapshotStats};
 pub use store::Location;

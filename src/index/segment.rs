@@ -1,0 +1,330 @@
+//! One segment, opened: finds ids by arithmetic over sealed pages.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::ops::Range;
+use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use xorf::{BinaryFuse8, Filter};
+
+use crate::crypto::{Keyring, Kind, Opener, Part, TAG_LEN};
+use crate::error::{Error, Result};
+use crate::id::{BlobId, ObjectId};
+use crate::index::entry::{
+    ENTRY_LEN, Entry, Location, PAGE_ENTRIES, PAGE_ROWS, PAGE_STORED, PackRow, ROW_LEN, ROW_PAGE_STORED, id_of,
+};
+use crate::layout::Name;
+use crate::object::{HEADER_LEN, Header, too_short};
+use crate::store::Store;
+
+/// Length of the sealed counts.
+const COUNTS_LEN: usize = 8 + 4 + TAG_LEN;
+
+/// Where the pages begin: what must be read before any of them.
+pub(super) const HEAD_LEN: usize = HEADER_LEN + COUNTS_LEN;
+
+/// How many pages of a remote segment are remembered.
+const PAGES_KEPT: usize = 512;
+
+/// Where a segment's bytes are.
+#[derive(Debug)]
+pub(super) enum Source {
+    Memory(Bytes),
+    File(File, PathBuf),
+    Remote(Store, Mutex<HashMap<u64, Bytes>>),
+}
+
+/// An index segment, opened.
+pub(crate) struct Segment {
+    id: ObjectId,
+    name: String,
+    opener: Opener,
+    entries: u64,
+    rows: u32,
+    source: Source,
+    filter: Option<BinaryFuse8>,
+}
+
+impl std::fmt::Debug for Segment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Segment").field("id", &self.id).field("entries", &self.entries).finish_non_exhaustive()
+    }
+}
+
+impl Segment {
+    /// Opens a segment of `length` bytes from its first [`HEAD_LEN`] bytes.
+    pub(super) fn open(id: ObjectId, head: &[u8], length: u64, source: Source, keyring: &Keyring) -> Result<Self> {
+        let name = Name::Index(id).to_string();
+        let (header, rest) = Header::read(head, Kind::Index, &name)?;
+        let opener = header.opener(keyring, &name)?;
+        let mut counts = rest.get(..COUNTS_LEN).ok_or_else(|| too_short(&name))?.to_vec();
+        opener.open(0, Part::Footer, "", &mut counts, &name)?;
+        let (entries, packs) = counts.split_first_chunk::<8>().ok_or_else(|| too_short(&name))?;
+        let packs = packs.first_chunk::<4>().ok_or_else(|| too_short(&name))?;
+        let (entries, rows) = (u64::from_le_bytes(*entries), u32::from_le_bytes(*packs));
+        let segment = Self { id, name, opener, entries, rows, source, filter: None };
+        if segment.expected_length() != Some(length) {
+            return Err(Error::corrupt(&segment.name, "its length doesn't fit its counts"));
+        }
+        Ok(segment)
+    }
+
+    /// Opens a segment that is wholly in memory, after checking its name.
+    pub(crate) fn from_bytes(id: ObjectId, bytes: Bytes, keyring: &Keyring) -> Result<Self> {
+        crate::object::verify_id(&bytes, &id, &Name::Index(id).to_string())?;
+        Self::open(id, &bytes.clone(), bytes.len() as u64, Source::Memory(bytes), keyring)
+    }
+
+    /// The segment's name in the store.
+    pub(crate) fn id(&self) -> &ObjectId {
+        &self.id
+    }
+
+    /// The number of blobs it knows.
+    pub(crate) fn len(&self) -> u64 {
+        self.entries
+    }
+
+    fn expected_length(&self) -> Option<u64> {
+        let entries = self.entries.checked_mul(ENTRY_LEN as u64)?;
+        let pages = self.entries.div_ceil(PAGE_ENTRIES as u64) + u64::from(self.rows).div_ceil(PAGE_ROWS as u64);
+        let rows = u64::from(self.rows) * ROW_LEN as u64;
+        u32::try_from(pages).ok()?;
+        entries.checked_add(rows + pages * TAG_LEN as u64 + HEAD_LEN as u64)
+    }
+
+    fn entry_pages(&self) -> u64 {
+        self.entries.div_ceil(PAGE_ENTRIES as u64)
+    }
+
+    /// Puts a filter in front, so that an id that isn't there is mostly known not to be without a read.
+    ///
+    /// Reads every page; the segment must not be remote.
+    pub(crate) fn build_filter(&mut self) -> Result<()> {
+        let mut prefixes = Vec::new();
+        for page in 0..self.entry_pages() {
+            let page = self.page(page)?;
+            prefixes.extend(page.as_chunks::<ENTRY_LEN>().0.iter().map(|entry| id_of(entry).prefix()));
+        }
+        prefixes.dedup();
+        self.filter = BinaryFuse8::try_from(prefixes.as_slice()).ok();
+        Ok(())
+    }
+
+    /// Whether the segment certainly doesn't know `id`.
+    fn rules_out(&self, id: &BlobId) -> bool {
+        self.filter.as_ref().is_some_and(|filter| !filter.contains(&id.prefix()))
+    }
+
+    /// Looks `id` up without waiting; for segments that are at hand.
+    pub(crate) fn find_local(&self, id: &BlobId) -> Result<Option<Location>> {
+        if self.rules_out(id) {
+            return Ok(None);
+        }
+        let mut search = Search::new(self, id);
+        while let Some(number) = search.next_page() {
+            let page = self.page(number)?;
+            search.look(&page, &self.name)?;
+        }
+        match search.found {
+            None => Ok(None),
+            Some(entry) => {
+                let page = self.open_rows(self.local(self.rows_range(entry.row)?)?, entry.row)?;
+                self.locate(entry, &page).map(Some)
+            }
+        }
+    }
+
+    /// Looks `id` up, fetching the pages that it needs.
+    pub(crate) async fn find(&self, id: &BlobId) -> Result<Option<Location>> {
+        let Source::Remote(store, pages) = &self.source else {
+            return self.find_local(id);
+        };
+        if self.rules_out(id) {
+            return Ok(None);
+        }
+        let mut search = Search::new(self, id);
+        while let Some(number) = search.next_page() {
+            let page =
+                self.fetch(store, pages, self.page_range(number), |stored| self.open_page(stored, number)).await?;
+            search.look(&page, &self.name)?;
+        }
+        let Some(entry) = search.found else { return Ok(None) };
+        let range = self.rows_range(entry.row)?;
+        let page = self.fetch(store, pages, range, |stored| self.open_rows(stored, entry.row)).await?;
+        self.locate(entry, &page).map(Some)
+    }
+
+    /// Every entry in order, with its pack; for checks. The segment must not be remote.
+    pub(crate) fn entries(&self) -> impl Iterator<Item = Result<(BlobId, Location)>> + '_ {
+        let mut previous = None;
+        (0..self.entry_pages()).flat_map(move |number| {
+            let entries = self.page(number).and_then(|page| {
+                page.as_chunks::<ENTRY_LEN>()
+                    .0
+                    .iter()
+                    .map(|bytes| Entry::read(bytes, &self.name))
+                    .collect::<Result<Vec<_>>>()
+            });
+            match entries {
+                Ok(entries) => entries.into_iter().map(|entry| self.resolve_in_order(entry, &mut previous)).collect(),
+                Err(error) => vec![Err(error)],
+            }
+        })
+    }
+
+    fn resolve_in_order(&self, entry: Entry, previous: &mut Option<BlobId>) -> Result<(BlobId, Location)> {
+        if previous.is_some_and(|previous| previous >= entry.id) {
+            return Err(Error::corrupt(&self.name, "its entries are not in order"));
+        }
+        *previous = Some(entry.id);
+        let rows = self.open_rows(self.local(self.rows_range(entry.row)?)?, entry.row)?;
+        Ok((entry.id, self.locate(entry, &rows)?))
+    }
+
+    fn locate(&self, entry: Entry, rows: &[u8]) -> Result<Location> {
+        let row =
+            rows.as_chunks::<ROW_LEN>().0.get(entry.row as usize % PAGE_ROWS).ok_or_else(|| too_short(&self.name))?;
+        Ok(Location { pack: PackRow::read(row), place: entry.place, at: entry.at, length: entry.length })
+    }
+
+    fn page_range(&self, number: u64) -> Range<u64> {
+        let start = HEAD_LEN as u64 + number * PAGE_STORED as u64;
+        let entries = (self.entries - number * PAGE_ENTRIES as u64).min(PAGE_ENTRIES as u64);
+        start..start + entries * ENTRY_LEN as u64 + TAG_LEN as u64
+    }
+
+    fn rows_range(&self, row: u32) -> Result<Range<u64>> {
+        if row >= self.rows {
+            return Err(Error::corrupt(&self.name, "an entry names a pack that isn't in the table"));
+        }
+        let pages = HEAD_LEN as u64 + self.entries * ENTRY_LEN as u64 + self.entry_pages() * TAG_LEN as u64;
+        let number = u64::from(row) / PAGE_ROWS as u64;
+        let start = pages + number * ROW_PAGE_STORED as u64;
+        let rows = (u64::from(self.rows) - number * PAGE_ROWS as u64).min(PAGE_ROWS as u64);
+        Ok(start..start + rows * ROW_LEN as u64 + TAG_LEN as u64)
+    }
+
+    fn page(&self, number: u64) -> Result<Vec<u8>> {
+        self.open_page(self.local(self.page_range(number))?, number)
+    }
+
+    fn open_page(&self, mut stored: Vec<u8>, number: u64) -> Result<Vec<u8>> {
+        #[expect(clippy::cast_possible_truncation, reason = "expected_length checked that page numbers fit")]
+        self.opener.open(number as u32 + 1, Part::Page, "", &mut stored, &self.name)?;
+        Ok(stored)
+    }
+
+    fn open_rows(&self, mut stored: Vec<u8>, row: u32) -> Result<Vec<u8>> {
+        let number = self.entry_pages() + u64::from(row) / PAGE_ROWS as u64 + 1;
+        #[expect(clippy::cast_possible_truncation, reason = "expected_length checked that page numbers fit")]
+        self.opener.open(number as u32, Part::PackTable, "", &mut stored, &self.name)?;
+        Ok(stored)
+    }
+
+    fn local(&self, range: Range<u64>) -> Result<Vec<u8>> {
+        #[expect(clippy::cast_possible_truncation, reason = "lengths of pages and offsets in memory")]
+        match &self.source {
+            Source::Memory(bytes) => {
+                let slice = bytes.get(range.start as usize..range.end as usize).ok_or_else(|| too_short(&self.name))?;
+                Ok(slice.to_vec())
+            }
+            Source::File(file, path) => {
+                let mut buffer = vec![0; (range.end - range.start) as usize];
+                file.read_exact_at(&mut buffer, range.start)
+                    .map_err(|error| Error::file("read the cached index segment", path, error))?;
+                Ok(buffer)
+            }
+            Source::Remote(..) => Err(Error::worker("a remote index segment was read as a local one")),
+        }
+    }
+
+    /// Reads a page of a remote segment, or finds it among those read before.
+    async fn fetch(
+        &self,
+        store: &Store,
+        pages: &Mutex<HashMap<u64, Bytes>>,
+        range: Range<u64>,
+        open: impl FnOnce(Vec<u8>) -> Result<Vec<u8>>,
+    ) -> Result<Bytes> {
+        let start = range.start;
+        let known = pages.lock().unwrap_or_else(PoisonError::into_inner).get(&start).cloned();
+        if let Some(page) = known {
+            return Ok(page);
+        }
+        let stored = store.get_range(&self.name, range).await?;
+        let page = Bytes::from(open(stored.into())?);
+        let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if pages.len() >= PAGES_KEPT {
+            pages.clear();
+        }
+        pages.insert(start, page.clone());
+        Ok(page)
+    }
+}
+
+/// An interpolation search over pages: ids are uniform, so the first guess is rarely off by more than a page or two.
+struct Search<'a> {
+    id: &'a BlobId,
+    /// Pages that may still hold the id.
+    pages: Range<u64>,
+    /// The prefixes between which the ids of those pages lie.
+    bounds: (u64, u64),
+    looked_at: u64,
+    found: Option<Entry>,
+    steps: u32,
+}
+
+impl<'a> Search<'a> {
+    fn new(segment: &Segment, id: &'a BlobId) -> Self {
+        Self { id, pages: 0..segment.entry_pages(), bounds: (0, u64::MAX), looked_at: 0, found: None, steps: 0 }
+    }
+
+    /// The page to look at next, if any is left.
+    fn next_page(&mut self) -> Option<u64> {
+        if self.found.is_some() || self.pages.is_empty() {
+            return None;
+        }
+        let width = self.pages.end - self.pages.start;
+        self.steps += 1;
+        // Entries that aren't uniform (a hostile segment) must not make it slow: halve from the fourth step on.
+        let offset = if self.steps > 3 {
+            width / 2
+        } else {
+            let (low, high) = self.bounds;
+            let share = u128::from(self.id.prefix().saturating_sub(low)) * u128::from(width);
+            #[expect(clippy::cast_possible_truncation, reason = "bounded by the width")]
+            let offset = (share / u128::from(high.saturating_sub(low).max(1))).min(u128::from(width - 1)) as u64;
+            offset
+        };
+        self.looked_at = self.pages.start + offset;
+        Some(self.looked_at)
+    }
+
+    /// Looks for the id in the page that [`Search::next_page`] named, and narrows the range.
+    fn look(&mut self, page: &[u8], object: &str) -> Result<()> {
+        let entries = page.as_chunks::<ENTRY_LEN>().0;
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Err(too_short(object));
+        };
+        if *self.id < id_of(first) {
+            self.pages.end = self.looked_at;
+            self.bounds.1 = id_of(first).prefix();
+        } else if *self.id > id_of(last) {
+            self.pages.start = self.looked_at + 1;
+            self.bounds.0 = id_of(last).prefix();
+        } else {
+            self.pages = 0..0;
+            if let Ok(at) = entries.binary_search_by(|entry| id_of(entry).cmp(self.id)) {
+                self.found = Some(Entry::read(&entries[at], object)?);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A shared segment.
+pub(super) type Shared = Arc<Segment>;

@@ -1,0 +1,204 @@
+//! All segments of a repository, and the local folder that keeps them.
+//!
+//! A writer has every segment at hand: in its cache folder, sealed as on the
+//! store and read by position, or in memory where there is none. A reader reads
+//! small segments whole and single pages of large ones.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::cpu;
+use crate::crypto::Keyring;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, ObjectId};
+use crate::index::entry::Location;
+use crate::index::segment::{HEAD_LEN, Segment, Shared, Source};
+use crate::layout::{self, Name};
+use crate::object;
+use crate::store::{Listed, Store};
+
+/// A reader fetches segments up to this length whole: one request instead of several.
+const WHOLE_MAX: u64 = 1 << 20;
+
+/// Segments fetched at a time.
+const CONCURRENCY: usize = 8;
+
+/// How completely segments are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Want {
+    /// Wholly, with filters, for a writer or a check.
+    All,
+    /// Whatever is cheapest, for a reader.
+    Pages,
+}
+
+/// The segments of a repository as last listed.
+#[derive(Debug)]
+pub(crate) struct Index {
+    store: Store,
+    keyring: Arc<Keyring>,
+    cache: Option<PathBuf>,
+    segments: RwLock<BTreeMap<ObjectId, (Want, Shared)>>,
+    /// Set once the segments have been listed; held while listing, so that it happens once at a time.
+    listed: tokio::sync::Mutex<bool>,
+}
+
+impl Index {
+    /// An index that has read nothing yet; `cache` is a folder for this repository's segments.
+    pub(crate) fn new(store: Store, keyring: Arc<Keyring>, cache: Option<PathBuf>) -> Self {
+        Self { store, keyring, cache, segments: RwLock::default(), listed: tokio::sync::Mutex::new(false) }
+    }
+
+    /// Where `id` is, in every segment that knows it.
+    pub(crate) async fn find_all(&self, id: &BlobId) -> Result<Vec<Location>> {
+        self.ensure_listed().await?;
+        let mut found = Vec::new();
+        for segment in self.segments() {
+            found.extend(segment.find(id).await?);
+        }
+        Ok(found)
+    }
+
+    /// Where `id` is according to the segments at hand; see [`Index::refresh`].
+    pub(crate) fn find_local(&self, id: &BlobId) -> Result<Option<Location>> {
+        for segment in self.segments() {
+            if let Some(location) = segment.find_local(id)? {
+                return Ok(Some(location));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The segments opened so far.
+    pub(crate) fn segments(&self) -> Vec<Shared> {
+        let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
+        segments.values().map(|(_, segment)| Arc::clone(segment)).collect()
+    }
+
+    async fn ensure_listed(&self) -> Result<()> {
+        let mut listed = self.listed.lock().await;
+        if !*listed {
+            self.load(Want::Pages).await?;
+            *listed = true;
+        }
+        Ok(())
+    }
+
+    /// Lists the segments again, opens those that are new and forgets those that are gone.
+    pub(crate) async fn refresh(&self, want: Want) -> Result<()> {
+        let mut listed = self.listed.lock().await;
+        self.load(want).await?;
+        *listed = true;
+        Ok(())
+    }
+
+    async fn load(&self, want: Want) -> Result<()> {
+        let mut wanted = BTreeMap::new();
+        for Listed { name, length } in self.store.list(layout::INDEX).await? {
+            if let Some(Name::Index(id)) = Name::parse(&name) {
+                wanted.insert(id, length);
+            }
+        }
+        let missing: Vec<_> = {
+            let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+            segments.retain(|id, _| wanted.contains_key(id));
+            let enough =
+                |id: &ObjectId| segments.get(id).is_some_and(|(have, _)| *have == Want::All || want == Want::Pages);
+            wanted.into_iter().filter(|(id, _)| !enough(id)).collect()
+        };
+        let opened: Vec<(ObjectId, Want, Segment)> = futures::stream::iter(missing)
+            .map(|(id, length)| self.open_segment(id, length, want))
+            .buffer_unordered(CONCURRENCY)
+            .try_collect()
+            .await?;
+        for (id, want, segment) in opened {
+            self.insert(id, want, segment);
+        }
+        Ok(())
+    }
+
+    fn insert(&self, id: ObjectId, want: Want, segment: Segment) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        segments.insert(id, (want, Arc::new(segment)));
+    }
+
+    /// Makes a segment known that was just written.
+    pub(crate) async fn add(&self, id: ObjectId, bytes: Bytes) -> Result<()> {
+        let (keyring, cache) = (Arc::clone(&self.keyring), self.cache.clone());
+        let segment = cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await?;
+        self.insert(id, Want::All, segment);
+        Ok(())
+    }
+
+    async fn open_segment(&self, id: ObjectId, length: u64, want: Want) -> Result<(ObjectId, Want, Segment)> {
+        let keyring = Arc::clone(&self.keyring);
+        if let Some(cache) = self.cache.clone() {
+            let cached = cpu::block(move || open_cached(id, length, &cache, &keyring)).await?;
+            if let Some(segment) = cached {
+                return Ok((id, Want::All, segment));
+            }
+        }
+        let (name, keyring) = (Name::Index(id).to_string(), Arc::clone(&self.keyring));
+        if want == Want::Pages && length > WHOLE_MAX {
+            let head = self.store.get_range(&name, 0..HEAD_LEN as u64).await?;
+            let source = Source::Remote(self.store.clone(), Mutex::default());
+            return Ok((id, want, Segment::open(id, &head, length, source, &keyring)?));
+        }
+        let bytes = self.store.get(&name, length).await?;
+        let cache = self.cache.clone();
+        let segment = cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await?;
+        Ok((id, Want::All, segment))
+    }
+}
+
+/// Opens a segment from all of its bytes, by way of the cache where there is one.
+fn open_whole(id: ObjectId, bytes: Bytes, cache: Option<&Path>, keyring: &Keyring) -> Result<Segment> {
+    object::verify_id(&bytes, &id, &Name::Index(id).to_string())?;
+    let kept = cache.and_then(|cache| match keep(&id, &bytes, cache) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            // A full or read-only cache costs time, not correctness.
+            tracing::warn!(%error, "could not keep an index segment in the cache");
+            None
+        }
+    });
+    let source = match kept.map(|path| File::open(&path).map(|file| (file, path))) {
+        Some(Ok((file, path))) => Source::File(file, path),
+        _ => Source::Memory(bytes.clone()),
+    };
+    let mut segment = Segment::open(id, &bytes, bytes.len() as u64, source, keyring)?;
+    segment.build_filter()?;
+    Ok(segment)
+}
+
+/// Writes a segment to the cache, whole or not at all.
+fn keep(id: &ObjectId, bytes: &[u8], cache: &Path) -> Result<PathBuf> {
+    let (path, new) = (cache.join(id.to_string()), cache.join(format!("{id}.{}", std::process::id())));
+    std::fs::create_dir_all(cache)
+        .and_then(|()| std::fs::write(&new, bytes))
+        .and_then(|()| std::fs::rename(&new, &path))
+        .map_err(|error| Error::file("write the index cache", &path, error))?;
+    Ok(path)
+}
+
+/// Opens a segment from the cache if it is there and sound; what isn't is fetched anew.
+fn open_cached(id: ObjectId, length: u64, cache: &Path, keyring: &Keyring) -> Result<Option<Segment>> {
+    let path = cache.join(id.to_string());
+    let Ok(file) = File::open(&path) else { return Ok(None) };
+    if file.metadata().map(|metadata| metadata.len()).ok() != Some(length) {
+        return Ok(None);
+    }
+    let mut head = [0; HEAD_LEN];
+    if std::os::unix::fs::FileExt::read_exact_at(&file, &mut head, 0).is_err() {
+        return Ok(None);
+    }
+    let opened = Segment::open(id, &head, length, Source::File(file, path), keyring)
+        .and_then(|mut segment| segment.build_filter().map(|()| segment));
+    // Building the filter authenticates every page, so a damaged copy shows here.
+    Ok(opened.ok())
+}
