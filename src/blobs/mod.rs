@@ -8,8 +8,10 @@
 //! its blob id. A blob that [`BlobWriter`] holds to be stored already lies in a
 //! pack that this writer uploaded, or saw to exist after its registration.
 
+mod nodes;
 mod reader;
 mod writer;
 
+pub(crate) use nodes::NodeBuffer;
 pub(crate) use reader::BlobReader;
 pub(crate) use writer::{BlobWriter, Parts, Treatment, WriteOptions, WriteStats};

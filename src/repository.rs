@@ -1,0 +1,333 @@
+//! A repository, opened: owns the parts that the operations work on, and names none of them.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::blobs::{BlobReader, Parts};
+use crate::chunker::{Chunker, ChunkerParameters};
+use crate::clock::Surroundings;
+use crate::config::{CONFIG_MAX, Config};
+use crate::cpu;
+use crate::crypto::{Keyring, Secret};
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, RepositoryId};
+use crate::index::Index;
+use crate::layout::{self, Name};
+use crate::registration::{WriterMode, test_semantics};
+use crate::slot::{SLOT_MAX, Slot};
+use crate::snapshot::Timelines;
+use crate::store::{Created, Intent, Location, Store};
+use crate::tree::{Splitter, TreeParameters};
+
+/// Key slots read at a time.
+const CONCURRENCY: usize = 8;
+
+/// How a repository is opened.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct OpenOptions {
+    /// A local folder where index segments are kept, sealed as they are stored; may be shared by repositories.
+    ///
+    /// Without one they are held in memory by whatever writes or checks.
+    pub cache: Option<PathBuf>,
+    /// Whether the store must be fit for several writers.
+    pub mode: WriterMode,
+    /// The clock and the source of randomness.
+    pub surroundings: Surroundings,
+}
+
+impl OpenOptions {
+    /// Keeps index segments in `folder`.
+    #[must_use]
+    pub fn with_cache(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.cache = Some(folder.into());
+        self
+    }
+
+    /// Accepts a store that lets a name be created twice: the caller sees to it that there is one writer at a time.
+    #[must_use]
+    pub fn with_single_writer(mut self) -> Self {
+        self.mode = WriterMode::Single;
+        self
+    }
+
+    /// Takes time and randomness from elsewhere, say in a simulation.
+    #[must_use]
+    pub fn with_surroundings(mut self, surroundings: Surroundings) -> Self {
+        self.surroundings = surroundings;
+        self
+    }
+}
+
+/// How a repository is created.
+#[derive(Clone, Debug, Default)]
+#[non_exhaustive]
+pub struct CreateOptions {
+    /// Chunk sizes.
+    pub chunker: ChunkerParameters,
+    /// What the first key slot is called; readable by anyone who can read the store.
+    pub label: String,
+    /// How the new repository is then opened.
+    pub open: OpenOptions,
+}
+
+impl CreateOptions {
+    /// Cuts files to chunks of these sizes.
+    #[must_use]
+    pub fn with_chunker(mut self, chunker: ChunkerParameters) -> Self {
+        self.chunker = chunker;
+        self
+    }
+
+    /// Calls the first key slot by a name.
+    #[must_use]
+    pub fn with_label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+
+    /// Opens the new repository this way.
+    #[must_use]
+    pub fn with_open(mut self, open: OpenOptions) -> Self {
+        self.open = open;
+        self
+    }
+}
+
+/// An opened repository; cheap to clone.
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?; std::fs::write(folder.path().join("note.txt"), "buy milk")?;
+/// # let (repository, notes, restored) = (folder.path().join("repo"), folder.path().join("note.txt"), folder.path().join("out"));
+/// use std::sync::Arc;
+/// use backstop::{BackupOptions, CreateOptions, NoProgress, Repository, RestoreOptions, Secret};
+///
+/// let repository = Repository::create(repository, &Secret::key([7; 32]), CreateOptions::default()).await?;
+/// let report = repository.backup(&[notes], &BackupOptions::default(), Arc::new(NoProgress)).await?;
+/// let snapshot = report.snapshot.ok_or("a dry run makes no snapshot")?;
+/// repository.restore(&snapshot, None, &restored, &RestoreOptions::default(), Arc::new(NoProgress)).await?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Repository(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    config: Config,
+    slot: ObjectId,
+    mode: WriterMode,
+    reader: Arc<BlobReader>,
+    chunker: Arc<Chunker>,
+    splitter: Splitter,
+    timelines: Timelines,
+}
+
+impl std::fmt::Debug for Repository {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Repository").field("id", &self.id()).field("store", &self.store().description()).finish()
+    }
+}
+
+impl Repository {
+    /// Creates a repository that opens with `secret`.
+    ///
+    /// # Errors
+    /// [`Error::Conflict`] where there is one already; [`Error::UnsafeStore`] on a store that lets a name be
+    /// created twice, unless single-writer mode is asked for; [`Error::Unsupported`] for a cloud store whose
+    /// cargo feature is off.
+    pub async fn create(at: impl Into<Location>, secret: &Secret, options: CreateOptions) -> Result<Self> {
+        options.chunker.validate("chunker")?;
+        let store = Store::connect(&at.into(), Intent::Create)?;
+        match store.length(layout::CONFIG).await {
+            Ok(_) => return Err(exists(&store)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+        let surroundings = options.open.surroundings.clone();
+        let keyring = Arc::new(Keyring::generate(&surroundings));
+        let config = Config {
+            repository: RepositoryId::new(surroundings.random()),
+            created: surroundings.clock.now(),
+            chunker: options.chunker,
+            tree: TreeParameters::default(),
+        };
+
+        let (secret, id, label) = (secret.clone(), config.repository, options.label.clone());
+        let (wrapping, for_slot) = (Arc::clone(&keyring), surroundings.clone());
+        let slot = cpu::block(move || Slot::wrap(&wrapping, &secret, id, &label, &for_slot)).await?;
+        let (slot_id, slot) = slot.to_object();
+        store.create(&Name::Key(slot_id).to_string(), slot.into()).await?;
+
+        let repository = Self::assemble(store, keyring, config, slot_id, options.open);
+        let published = repository.publish_config().await;
+        if published.is_err() {
+            // Nothing refers to the slot, and it opens nothing.
+            drop(repository.store().delete(&Name::Key(slot_id).to_string()).await);
+        }
+        published.map(|()| repository)
+    }
+
+    /// Creates the config, and makes sure that the store would refuse to create it again.
+    async fn publish_config(&self) -> Result<()> {
+        let store = self.store();
+        let bytes = Bytes::from(self.0.config.seal(self.keyring()));
+        if store.create(layout::CONFIG, bytes.clone()).await? == Created::Theirs {
+            return Err(exists(store));
+        }
+        if self.0.mode == WriterMode::Shared {
+            let verdict = test_semantics(&self.0.parts, layout::CONFIG, bytes).await;
+            if verdict.is_err() {
+                drop(store.delete(layout::CONFIG).await);
+            }
+            verdict?;
+        }
+        Ok(())
+    }
+
+    /// Opens a repository with any of its secrets.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] where there is none; [`Error::WrongSecret`]; [`Error::Unsupported`] for a newer format.
+    pub async fn open(at: impl Into<Location>, secret: &Secret, options: OpenOptions) -> Result<Self> {
+        let store = Store::connect(&at.into(), Intent::Open)?;
+        let bytes = match store.get(layout::CONFIG, CONFIG_MAX).await {
+            Err(error) if error.is_not_found() => {
+                return Err(Error::not_found(format!("a repository at {}", store.description())));
+            }
+            other => other?,
+        };
+        let config = Config::parse(&bytes)?;
+        let slots = read_slots(&store).await?;
+        let (tried, secret) = (slots.len(), secret.clone());
+        let opened = cpu::block(move || open_slots(slots, &secret, &bytes)).await?;
+        let (keyring, slot) = opened.ok_or(Error::WrongSecret { slots: tried })?;
+        Ok(Self::assemble(store, Arc::new(keyring), config, slot, options))
+    }
+
+    fn assemble(store: Store, keyring: Arc<Keyring>, config: Config, slot: ObjectId, options: OpenOptions) -> Self {
+        let OpenOptions { cache, mode, surroundings } = options;
+        let cache = cache.map(|folder| folder.join(config.repository.to_string()));
+        let index = Arc::new(Index::new(store.clone(), Arc::clone(&keyring), cache));
+        let reader = Arc::new(BlobReader::new(store.clone(), Arc::clone(&keyring), Arc::clone(&index)));
+        let chunker = Arc::new(Chunker::new(config.chunker, keyring.gear_table()));
+        let splitter = Splitter::new(config.tree.clone(), keyring.tree_cuts());
+        let timelines = Timelines::new(store.clone(), Arc::clone(&keyring));
+        let parts = Parts { store, keyring, index, surroundings };
+        Self(Arc::new(Inner { parts, config, slot, mode, reader, chunker, splitter, timelines }))
+    }
+
+    /// The repository's random identity.
+    pub fn id(&self) -> RepositoryId {
+        self.0.config.repository
+    }
+
+    /// The sizes that files are cut to.
+    pub fn chunker_parameters(&self) -> ChunkerParameters {
+        self.0.config.chunker
+    }
+
+    /// What a writer of blobs needs.
+    pub(crate) fn parts(&self) -> &Parts {
+        &self.0.parts
+    }
+
+    pub(crate) fn store(&self) -> &Store {
+        &self.0.parts.store
+    }
+
+    pub(crate) fn keyring(&self) -> &Arc<Keyring> {
+        &self.0.parts.keyring
+    }
+
+    pub(crate) fn index(&self) -> &Arc<Index> {
+        &self.0.parts.index
+    }
+
+    pub(crate) fn surroundings(&self) -> &Surroundings {
+        &self.0.parts.surroundings
+    }
+
+    /// The slot that the repository was opened with.
+    pub(crate) fn slot(&self) -> ObjectId {
+        self.0.slot
+    }
+
+    pub(crate) fn mode(&self) -> WriterMode {
+        self.0.mode
+    }
+
+    pub(crate) fn reader(&self) -> &Arc<BlobReader> {
+        &self.0.reader
+    }
+
+    pub(crate) fn chunker(&self) -> &Arc<Chunker> {
+        &self.0.chunker
+    }
+
+    pub(crate) fn splitter(&self) -> &Splitter {
+        &self.0.splitter
+    }
+
+    pub(crate) fn timelines(&self) -> &Timelines {
+        &self.0.timelines
+    }
+
+    /// All key slots; one that is damaged is left out with a warning.
+    pub(crate) async fn slots(&self) -> Result<Vec<(ObjectId, Slot)>> {
+        read_slots(self.store()).await
+    }
+}
+
+fn exists(store: &Store) -> Error {
+    Error::conflict(
+        format!("a repository at {}", store.description()),
+        "there is one already; open it, or choose another place",
+    )
+}
+
+/// Reads the key slots. A damaged one must not keep the others from opening the repository.
+async fn read_slots(store: &Store) -> Result<Vec<(ObjectId, Slot)>> {
+    let listed = store.list(layout::KEYS).await?;
+    let mut ids: Vec<_> = listed.iter().filter_map(|listed| key_id(&listed.name)).collect();
+    ids.sort_unstable();
+    let read = |id: ObjectId| async move {
+        let name = Name::Key(id).to_string();
+        match store.get(&name, SLOT_MAX).await.and_then(|bytes| Slot::parse(&bytes, &id)) {
+            Ok(slot) => Ok(Some((id, slot))),
+            Err(error @ Error::Store { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(name, %error, "a key slot can't be used");
+                Ok(None)
+            }
+        }
+    };
+    let slots: Vec<_> = futures::stream::iter(ids).map(read).buffered(CONCURRENCY).try_collect().await?;
+    Ok(slots.into_iter().flatten().collect())
+}
+
+fn key_id(name: &str) -> Option<ObjectId> {
+    match Name::parse(name) {
+        Some(Name::Key(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// Tries the secret on each slot, until one opens that vouches for the config.
+fn open_slots(slots: Vec<(ObjectId, Slot)>, secret: &Secret, config: &[u8]) -> Result<Option<(Keyring, ObjectId)>> {
+    let mut failure = None;
+    for (id, slot) in slots {
+        match slot.unwrap(secret, &id) {
+            Ok(Some(keyring)) if Config::is_authentic(config, &keyring) => return Ok(Some((keyring, id))),
+            Ok(Some(_)) => {
+                failure = Some(Error::corrupt(layout::CONFIG, "it was not written by a holder of this repository's keys"));
+            }
+            Ok(None) => {}
+            Err(error) => failure = Some(error),
+        }
+    }
+    failure.map_or(Ok(None), Err)
+}

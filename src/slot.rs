@@ -1,0 +1,110 @@
+//! Key slots: each holds the keyring, wrapped for one secret.
+//!
+//! ```text
+//!   0  magic "backstop", format version, kind KeySlot (10 bytes)
+//!  10  the encoded `Slot`
+//! ```
+//! A slot's name is the BLAKE3 of its bytes. Its label and time are in the
+//! clear, so that slots can be told apart, and authenticated with the keyring.
+
+use crate::clock::{Surroundings, Timestamp};
+use crate::codec::{self, Decode, Encode};
+use crate::crypto::{Kdf, Keyring, Kind, Secret, WrappedKeyring};
+use crate::error::{Error, Result};
+use crate::id::{ObjectId, RepositoryId};
+use crate::layout::Name;
+use crate::object::{object_id, read_magic, verify_id, write_magic};
+
+/// No slot is longer.
+pub(crate) const SLOT_MAX: u64 = 1 << 20;
+
+/// The longest label, in bytes.
+const LABEL_MAX: usize = 256;
+
+/// What a key slot opens with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum KeyKind {
+    /// A passphrase, by way of Argon2id.
+    Passphrase,
+    /// A 32-byte key.
+    RawKey,
+}
+
+/// One way to open a repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct KeySlot {
+    /// The slot's name in the store.
+    pub id: ObjectId,
+    /// What it opens with.
+    pub kind: KeyKind,
+    /// What it was called when it was added; readable by anyone who can read the store.
+    pub label: String,
+    /// When it was added.
+    pub created: Timestamp,
+    /// Whether the repository was opened with it.
+    pub current: bool,
+}
+
+/// A slot as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Slot {
+    about: About,
+    wrapped: WrappedKeyring,
+}
+
+/// What is authenticated with the keyring.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct About {
+    repository: RepositoryId,
+    label: String,
+    created: Timestamp,
+}
+
+impl Slot {
+    /// Wraps `keyring` for `secret`. Busy for a tenth of a second for a passphrase.
+    pub(crate) fn wrap(
+        keyring: &Keyring,
+        secret: &Secret,
+        repository: RepositoryId,
+        label: &str,
+        surroundings: &Surroundings,
+    ) -> Result<Self> {
+        if label.len() > LABEL_MAX || label.contains('\n') {
+            return Err(Error::invalid(format!("label {label:?}"), format!("it must be one line of at most {LABEL_MAX} bytes")));
+        }
+        let about = About { repository, label: label.to_owned(), created: surroundings.clock.now() };
+        let wrapped = WrappedKeyring::wrap(keyring, secret, &codec::encode(&about), surroundings)?;
+        Ok(Self { about, wrapped })
+    }
+
+    /// The keyring, unless `secret` is another slot's. Busy for a tenth of a second for a passphrase.
+    pub(crate) fn unwrap(&self, secret: &Secret, id: &ObjectId) -> Result<Option<Keyring>> {
+        self.wrapped.unwrap(secret, &codec::encode(&self.about), &Name::Key(*id).to_string())
+    }
+
+    /// The object's bytes and the name they give it.
+    pub(crate) fn to_object(&self) -> (ObjectId, Vec<u8>) {
+        let mut out = Vec::new();
+        write_magic(Kind::KeySlot, &mut out);
+        codec::encode_into(self, &mut out);
+        (object_id(&out), out)
+    }
+
+    /// Reads the object named `id`.
+    pub(crate) fn parse(bytes: &[u8], id: &ObjectId) -> Result<Self> {
+        let name = Name::Key(*id).to_string();
+        verify_id(bytes, id, &name)?;
+        codec::decode(read_magic(bytes, Kind::KeySlot, &name)?, &name)
+    }
+
+    /// What a list of keys shows.
+    pub(crate) fn describe(&self, id: ObjectId, current: bool) -> KeySlot {
+        let kind = match self.wrapped.kdf {
+            Kdf::Argon2id { .. } => KeyKind::Passphrase,
+            Kdf::RawKey => KeyKind::RawKey,
+        };
+        KeySlot { id, kind, label: self.about.label.clone(), created: self.about.created, current }
+    }
+}
