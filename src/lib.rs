@@ -5,8 +5,11 @@ mod codec;
 mod error;
 mod id;
 mod progress;
+#[allow(dead_code, unused_imports, reason = "the layers that use it come next")]
+mod tree;
 
 pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timestamp};
 pub use error::{Error, Result};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use progress::{NoProgress, Phase, Progress};
+pub use tree::{Change, Entry, EntryKind, Key, Payload, Piece, SequenceRoot};
