@@ -11,14 +11,14 @@
 //! doesn't: it bounds what is allocated, wants every byte used, and wants the
 //! value to encode to the bytes it came from.
 
-pub(crate) use bincode::{Decode, Encode};
+pub(crate) use bincode::de::Decoder;
+pub(crate) use bincode::enc::Encoder;
+pub(crate) use bincode::error::{DecodeError, EncodeError};
+pub(crate) use bincode::{Decode, Encode, impl_borrow_decode};
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
-use bincode::de::Decoder;
 use bincode::de::read::Reader;
-use bincode::enc::Encoder;
 use bincode::enc::write::Writer;
-use bincode::error::{DecodeError, EncodeError};
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
