@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 
 /// Every top-level module by layer and rank, lowest first.
 const LAYERS: &[(&str, &[&[&str]])] = &[
-    ("words", &[&["clock", "error", "id"], &["progress"]]),
+    ("words", &[&["clock", "error", "id"], &["cpu", "progress"]]),
     ("transforms", &[&["codec"], &["compress", "crypto"], &["chunker", "layout", "retention"]]),
     ("objects", &[&["store"], &["object"]]),
     ("structures", &[&["pack"], &["index"], &["blobs"], &["tree"], &["files"], &["snapshot"], &["registration"]]),
