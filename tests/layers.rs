@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("transforms", &[&["codec"], &["compress", "crypto"], &["chunker", "layout", "retention"]]),
     ("objects", &[&["store"], &["object"]]),
     ("structures", &[&["pack"], &["index"], &["blobs"], &["tree"], &["files"], &["snapshot"], &["registration"]]),
-    ("repository", &[&["repository"]]),
+    ("repository", &[&["config", "slot"], &["repository"]]),
     (
         "operations",
         &[&[
