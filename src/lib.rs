@@ -1,5 +1,8 @@
 //! Backstop: a content-addressed, deduplicating, encrypted backup engine.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod blobs;
 mod chunker;
 mod clock;
