@@ -31,7 +31,10 @@ pub(crate) async fn read_whole(reader: &Arc<BlobReader>, payload: &Payload, limi
         return Ok(bytes.clone());
     }
     if payload.length() > limit {
-        return Err(Error::corrupt(object, format!("it is {} bytes long, at most {limit} are possible", payload.length())));
+        return Err(Error::corrupt(
+            object,
+            format!("it is {} bytes long, at most {limit} are possible", payload.length()),
+        ));
     }
     let mut whole = Vec::new();
     let mut list = pieces(Arc::clone(reader), payload, 0, NODES_AHEAD).boxed();
@@ -133,9 +136,7 @@ impl FileReader {
     }
 
     fn current_holds(&self, position: u64) -> bool {
-        self.current.as_ref().is_some_and(|(start, segment)| {
-            position >= *start && position - start < segment.length()
-        })
+        self.current.as_ref().is_some_and(|(start, segment)| position >= *start && position - start < segment.length())
     }
 
     /// Starts fetches until as many are under way as may be.
@@ -196,7 +197,8 @@ impl AsyncSeek for FileReader {
             SeekFrom::End(offset) => this.len().checked_add_signed(offset),
             SeekFrom::Current(offset) => this.position.checked_add_signed(offset),
         };
-        let target = target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek before the start of the file"))?;
+        let target =
+            target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek before the start of the file"))?;
         // Within the current segment what was fetched ahead stays good: it follows that segment.
         if target != this.position && !this.current_holds(target) {
             this.plan = None;

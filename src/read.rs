@@ -75,7 +75,9 @@ impl Repository {
     /// [`Error::NotFound`], or [`Error::Invalid`] if there is something else than a file.
     pub async fn read_file(&self, snapshot: &Snapshot, path: &Key) -> Result<FileReader> {
         match self.entry(snapshot, path).await? {
-            Some(entry) if entry.kind == EntryKind::File => Ok(FileReader::new(Arc::clone(self.reader()), entry.content)),
+            Some(entry) if entry.kind == EntryKind::File => {
+                Ok(FileReader::new(Arc::clone(self.reader()), entry.content))
+            }
             Some(_) => Err(Error::invalid(format!("{path} in {snapshot}"), "it is not a file")),
             None => Err(Error::not_found(format!("{path} in {snapshot}"))),
         }

@@ -323,7 +323,8 @@ fn open_slots(slots: Vec<(ObjectId, Slot)>, secret: &Secret, config: &[u8]) -> R
         match slot.unwrap(secret, &id) {
             Ok(Some(keyring)) if Config::is_authentic(config, &keyring) => return Ok(Some((keyring, id))),
             Ok(Some(_)) => {
-                failure = Some(Error::corrupt(layout::CONFIG, "it was not written by a holder of this repository's keys"));
+                failure =
+                    Some(Error::corrupt(layout::CONFIG, "it was not written by a holder of this repository's keys"));
             }
             Ok(None) => {}
             Err(error) => failure = Some(error),

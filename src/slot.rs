@@ -72,7 +72,10 @@ impl Slot {
         surroundings: &Surroundings,
     ) -> Result<Self> {
         if label.len() > LABEL_MAX || label.contains('\n') {
-            return Err(Error::invalid(format!("label {label:?}"), format!("it must be one line of at most {LABEL_MAX} bytes")));
+            return Err(Error::invalid(
+                format!("label {label:?}"),
+                format!("it must be one line of at most {LABEL_MAX} bytes"),
+            ));
         }
         let about = About { repository, label: label.to_owned(), created: surroundings.clock.now() };
         let wrapped = WrappedKeyring::wrap(keyring, secret, &codec::encode(&about), surroundings)?;

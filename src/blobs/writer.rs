@@ -173,6 +173,11 @@ impl BlobWriter {
         self.stats
     }
 
+    /// Whether nothing is stored.
+    pub(crate) fn is_dry_run(&self) -> bool {
+        self.options.dry_run
+    }
+
     /// Stores a blob unless it is there already; returns whether it was new.
     ///
     /// Waits while the pipeline is full. `id` must be the id of `plain` in `kind`'s domain.
