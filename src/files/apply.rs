@@ -3,7 +3,8 @@
 //! The order matters: changing the owner clears set-user-id and capabilities,
 //! so it comes first; attributes come before the mode, which may forbid setting
 //! them; access control lists come after it, because they define its group
-//! bits; times come last. Owners are looked up by name, then taken by number.
+//! bits; times come last. Owners are looked up by name, then taken by number;
+//! those that access control lists name are known by number alone.
 
 use std::path::Path;
 

@@ -12,7 +12,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
 use super::apply::Restorer;
@@ -110,7 +110,9 @@ impl Destination {
         removed
     }
 
-    /// Makes sure that there is a folder at `key` that can be written to; tells whether it was created.
+    /// Makes sure that there is a folder at `key` whose content can be changed; tells whether it was created.
+    ///
+    /// A folder that was there may have to be made writable for that, so give it its metadata afterwards.
     pub(crate) fn create_folder(&self, key: &Key) -> Result<bool> {
         let fail = |error| self.failed("create", key, error);
         let (folder, name) = self.at(key).map_err(fail)?;
@@ -271,6 +273,7 @@ fn mode(bits: u32) -> Mode {
 
 #[cfg(target_os = "linux")]
 fn make_special(folder: &OwnedFd, name: &[u8], kind: EntryKind) -> rustix::io::Result<()> {
+    use rustix::fs::FileType;
     let (file_type, device) = match kind {
         EntryKind::Fifo => (FileType::Fifo, 0),
         EntryKind::Socket => (FileType::Socket, 0),

@@ -37,7 +37,7 @@ struct Handles(Mutex<VecDeque<Weak<Folder>>>);
 #[derive(Debug)]
 pub(crate) struct Folder {
     parent: Option<Arc<Folder>>,
-    name: CString,
+    name: Vec<u8>,
     /// Device and inode, once known; a folder that is opened again must still have them.
     identity: Option<(u64, u64)>,
     follow: bool,
@@ -50,7 +50,7 @@ impl Folder {
     pub(crate) fn base(handle: Arc<OwnedFd>) -> Arc<Self> {
         Arc::new(Self {
             parent: None,
-            name: CString::default(),
+            name: Vec::new(),
             identity: None,
             follow: false,
             handle: Mutex::new(Some(handle)),
@@ -64,7 +64,7 @@ impl Folder {
     }
 
     /// The folder with this name in `parent`, which `stat` told of; a symlink to one only if `follow`.
-    pub(crate) fn child(parent: &Arc<Self>, name: &CStr, stat: &Stat, follow: bool) -> Arc<Self> {
+    pub(crate) fn child(parent: &Arc<Self>, name: &[u8], stat: &Stat, follow: bool) -> Arc<Self> {
         Arc::new(Self {
             parent: Some(parent.clone()),
             name: name.to_owned(),
@@ -95,7 +95,7 @@ impl Folder {
 
     fn open_in(self: &Arc<Self>, parent: &OwnedFd) -> io::Result<Arc<OwnedFd>> {
         let follow = if self.follow { OFlags::empty() } else { OFlags::NOFOLLOW };
-        let handle = rustix::fs::openat(parent, &*self.name, REACH | follow, Mode::empty())?;
+        let handle = rustix::fs::openat(parent, self.name.as_slice(), REACH | follow, Mode::empty())?;
         let stat = Stat::from(rustix::fs::fstat(&handle)?);
         if self.identity.is_some_and(|identity| identity != (stat.device, stat.inode)) {
             return Err(io::Error::other("another folder has taken its place"));

@@ -10,6 +10,7 @@ use super::folder::Folder;
 use super::metadata::Metadata;
 use super::owners::Owners;
 use super::place::Place;
+use super::roots::Base;
 use super::source::FileSource;
 use super::stat::Stat;
 use crate::error::{Error, Result};
@@ -23,8 +24,7 @@ pub(crate) struct Found {
     pub(crate) key: Key,
     pub(crate) stat: Stat,
     pub(super) folder: Arc<Folder>,
-    /// `/` or nothing: what the key's path is relative to.
-    pub(super) base: &'static str,
+    pub(super) base: Base,
     /// Whether a symlink here stands for the folder that it leads to.
     pub(super) follow: bool,
 }
@@ -32,7 +32,7 @@ pub(crate) struct Found {
 impl Found {
     /// The path, for people.
     pub(crate) fn path(&self) -> PathBuf {
-        path_of(self.base, &self.key)
+        path_of(self.base.prefix(), &self.key)
     }
 
     pub(crate) fn kind(&self) -> EntryKind {
@@ -65,8 +65,8 @@ impl Found {
     pub(crate) fn metadata(&self, owners: &Owners) -> (Metadata, Vec<Error>) {
         let mut posix = self.stat.posix(owners);
         let mut problems = Vec::new();
-        let name: &[u8] = if self.follow { b"." } else { self.key.file_name() };
-        let folder = if self.follow { self.opened() } else { self.folder.handle() };
+        let (folder, name): (_, &[u8]) =
+            if self.follow { (self.as_folder().handle(), b".") } else { (self.folder.handle(), self.key.file_name()) };
         match folder {
             Ok(folder) => posix.extended = attributes::read(&Place::named(&folder, name), &mut problems),
             Err(error) => problems.push(error),
@@ -75,10 +75,9 @@ impl Found {
         (Metadata::of_file(posix), problems.into_iter().map(warn).collect())
     }
 
-    /// The folder that this stands for.
-    fn opened(&self) -> std::io::Result<Arc<std::os::fd::OwnedFd>> {
-        let name = std::ffi::CString::new(self.key.file_name())?;
-        Folder::child(&self.folder, &name, &self.stat, self.follow).handle()
+    /// The folder that this is, to look into.
+    pub(super) fn as_folder(&self) -> Arc<Folder> {
+        Folder::child(&self.folder, self.key.file_name(), &self.stat, self.follow)
     }
 }
 

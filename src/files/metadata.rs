@@ -39,6 +39,7 @@ pub struct LinkGroup {
 
 /// What a POSIX file system knows of a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
 pub struct Posix {
     /// Permission bits, set-user-id, set-group-id and sticky bit.
     pub mode: u32,
@@ -64,6 +65,7 @@ pub struct Posix {
 
 /// Everything beside kind and content that a snapshot keeps of a path.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
 pub struct Metadata {
     /// Present where the path came from a file system.
     pub posix: Option<Posix>,
@@ -74,6 +76,24 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// With the media type of the content.
+    #[must_use]
+    pub fn with_content_type(mut self, content_type: impl Into<String>) -> Self {
+        self.content_type = Some(content_type.into());
+        self
+    }
+
+    /// With one more attribute of the application; takes the place of one of the same name.
+    #[must_use]
+    pub fn with_attribute(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        match self.attributes.binary_search_by(|(other, _)| other.cmp(&name)) {
+            Ok(at) => self.attributes[at].1 = value,
+            Err(at) => self.attributes.insert(at, (name, value)),
+        }
+        self
+    }
+
     /// Of a path on a file system.
     pub(crate) fn of_file(posix: Posix) -> Self {
         Self { posix: Some(posix), ..Self::default() }
@@ -159,6 +179,10 @@ mod tests {
             assert_eq!(Metadata::decode(&bytes, "m").unwrap(), metadata);
         }
         assert_eq!(Metadata::default().encode().unwrap(), [0, 0, 0]);
+        let record = Metadata { posix: None, ..full() };
+        let built =
+            Metadata::default().with_attribute("uid", []).with_attribute("etag", "").with_content_type("text/vcard");
+        assert_eq!(built.with_attribute("etag", "\"1\""), record);
     }
 
     #[test]

@@ -7,10 +7,9 @@
 //! mounted, attributes are left alone.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
 
-use rustix::fs::{AtFlags, CWD, Gid, Mode, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{AtFlags, Gid, Mode, Timespec, Timestamps, UTIME_OMIT, Uid};
 
 use super::metadata::FileTime;
 use super::stat::Stat;
@@ -76,9 +75,11 @@ impl<'a> Place<'a> {
 
 #[cfg(target_os = "linux")]
 fn set_named_mode(folder: &BorrowedFd<'_>, name: &[u8], mode: Mode) -> io::Result<()> {
+    use crate::tree::EntryKind;
+    use rustix::fs::{CWD, OFlags};
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let handle = rustix::fs::openat(folder, name, flags, Mode::empty())?;
-    if Stat::from(rustix::fs::fstat(&handle)?).kind == crate::tree::EntryKind::Symlink {
+    if Stat::from(rustix::fs::fstat(&handle)?).kind == EntryKind::Symlink {
         return Err(rustix::io::Errno::LOOP.into());
     }
     Ok(rustix::fs::chmodat(CWD, via_proc(&handle, b""), mode, AtFlags::empty())?)
@@ -91,9 +92,10 @@ fn set_named_mode(folder: &BorrowedFd<'_>, name: &[u8], mode: Mode) -> io::Resul
 
 /// The path that leads to an open file, or to a name in an open folder.
 #[cfg(target_os = "linux")]
-fn via_proc(handle: &impl AsFd, name: &[u8]) -> PathBuf {
+fn via_proc(handle: &impl AsFd, name: &[u8]) -> std::path::PathBuf {
+    use std::os::fd::AsRawFd;
     use std::os::unix::ffi::OsStrExt;
-    let mut path = PathBuf::from(format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd()));
+    let mut path = std::path::PathBuf::from(format!("/proc/self/fd/{}", handle.as_fd().as_raw_fd()));
     if !name.is_empty() {
         path.push(std::ffi::OsStr::from_bytes(name));
     }
@@ -107,7 +109,7 @@ impl Place<'_> {
     pub(crate) fn has_attributes(&self) -> bool {
         use std::sync::LazyLock;
         static MOUNTED: LazyLock<bool> =
-            LazyLock::new(|| rustix::fs::statat(CWD, c"/proc/self/fd", AtFlags::empty()).is_ok());
+            LazyLock::new(|| rustix::fs::statat(rustix::fs::CWD, c"/proc/self/fd", AtFlags::empty()).is_ok());
         matches!(self, Place::Open(_)) || *MOUNTED
     }
 

@@ -70,7 +70,7 @@ fn unlink(parent: &Arc<Folder>, name: &CStr, restorer: &Restorer) -> io::Result<
         // If this fails, listing the folder tells why.
         Place::named(&handle, name.to_bytes()).set_mode(stat.mode | 0o700).ok();
     }
-    let folder = Folder::child(parent, name, &stat, false);
+    let folder = Folder::child(parent, name.to_bytes(), &stat, false);
     let names = folder.list()?.into_iter();
     Ok((false, Some(Frame { parent: parent.clone(), name: name.to_owned(), folder, names })))
 }

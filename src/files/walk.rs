@@ -15,7 +15,6 @@ use super::excludes::Excludes;
 use super::folder::Folder;
 use super::found::{Found, path_of};
 use super::roots::{Base, Planned, Root, plan};
-use super::stat::Stat;
 use crate::error::{Error, Result};
 use crate::tree::{EntryKind, Key};
 
@@ -77,11 +76,10 @@ struct Scope {
     device: u64,
 }
 
+/// A folder that was found and is still to be listed.
 #[derive(Debug)]
 struct Entering {
-    folder: Arc<Folder>,
-    key: Key,
-    base: Base,
+    found: Found,
     planned: BTreeMap<CString, Planned>,
     scope: Option<Scope>,
 }
@@ -122,74 +120,67 @@ impl Walk {
 
     /// Lists the folder that was just yielded.
     fn enter(&mut self, entering: Entering) -> Result<(), Unreadable> {
-        let Entering { folder, key, base, planned, scope } = entering;
+        let Entering { found, planned, scope } = entering;
         let mut names: Vec<CString> = planned.keys().cloned().collect();
         let mut outcome = Ok(());
+        let folder = found.as_folder();
         if scope.is_some() {
             match folder.list() {
                 Ok(listed) => names = merge(listed, names),
-                Err(error) => outcome = Err(unreadable("list", base, &key, error)),
+                Err(error) => outcome = Err(unreadable("list", found.base, &found.key, error)),
             }
         }
-        self.frames.push(Frame { folder: Some((folder, key)), base, names: names.into_iter(), planned, scope });
+        let names = names.into_iter();
+        self.frames.push(Frame { folder: Some((folder, found.key)), base: found.base, names, planned, scope });
         outcome
     }
 
     /// Looks at one name of the innermost folder; nothing if it is to be left out.
     fn visit(&mut self, name: CString) -> Result<Option<Found>, Unreadable> {
         let Some(frame) = self.frames.last_mut() else { return Ok(None) };
+        let outer = frame.scope;
         let mut planned = frame.planned.remove(&name);
-        let scope = frame.scope;
-        let (folder, key, base) = match &frame.folder {
-            Some((folder, key)) => (Ok(folder.clone()), key.join(name.to_bytes()), frame.base),
-            None => {
-                let base = planned.as_ref().map_or(frame.base, |planned| planned.base);
+        let found = self.look(&name, planned.as_mut())?;
+        let is_folder = found.kind() == EntryKind::Folder;
+        let scope = if planned.as_ref().is_some_and(|planned| planned.root.is_some()) {
+            Some(Scope { above: found.key.depth(), device: found.stat.device })
+        } else {
+            let included = outer.filter(|scope| !self.excludes.matches(&found.key, scope.above, is_folder));
+            let local = included.filter(|scope| !self.one_file_system || scope.device == found.stat.device);
+            let is_mount_point = included.is_some() && is_folder;
+            if planned.is_none() && local.is_none() && !is_mount_point {
+                return Ok(None);
+            }
+            local
+        };
+        let planned = planned.map(|planned| planned.children).unwrap_or_default();
+        if !is_folder && !planned.is_empty() {
+            return Err(unreadable("list", found.base, &found.key, rustix::io::Errno::NOTDIR.into()));
+        }
+        if is_folder && (scope.is_some() || !planned.is_empty()) {
+            self.entering = Some(Entering { found: found.clone(), planned, scope });
+        }
+        Ok(Some(found))
+    }
+
+    /// The state of one name of the innermost folder.
+    fn look(&mut self, name: &CString, planned: Option<&mut Planned>) -> Result<Found, Unreadable> {
+        let top = || planned.as_ref().map(|planned| planned.base);
+        let (folder, key, base) = match self.frames.last() {
+            Some(Frame { folder: Some((folder, key)), base, .. }) => {
+                (Ok(folder.clone()), key.join(name.to_bytes()), *base)
+            }
+            frame => {
+                let base = top().or(frame.map(|frame| frame.base)).unwrap_or(Base::Relative);
                 (self.base(base), Key::new([name.to_bytes()]), base)
             }
         };
-        let key = key.map_err(|error| self.nameless(&name, error))?;
+        let key = key.map_err(|error| self.nameless(name, error))?;
         let fail = |error| unreadable("read", base, &key, error);
         let folder = folder.map_err(fail)?;
-        let follow = planned.as_mut().map_or(Ok(false), |planned| planned.settle(&folder, &name)).map_err(fail)?;
-        let stat = folder.stat(&name, follow).map_err(fail)?;
-        let is_folder = stat.kind == EntryKind::Folder;
-        let is_planned = planned.is_some();
-        let children = match planned {
-            Some(planned) if !is_folder && !planned.children.is_empty() => {
-                return Err(fail(rustix::io::Errno::NOTDIR.into()));
-            }
-            Some(planned) if planned.root.is_some() => {
-                let scope = Some(Scope { above: key.depth(), device: stat.device });
-                return Ok(Some(self.yields(folder, name, key, base, stat, follow, planned.children, scope)));
-            }
-            Some(planned) => planned.children,
-            None => BTreeMap::new(),
-        };
-        let inner = scope.filter(|scope| !self.excludes.matches(&key, scope.above, is_folder));
-        let local = inner.filter(|scope| !self.one_file_system || stat.device == scope.device);
-        if !is_planned && (inner.is_none() || (local.is_none() && !is_folder)) {
-            return Ok(None);
-        }
-        Ok(Some(self.yields(folder, name, key, base, stat, follow, children, local)))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "everything that is known of one path, used up here")]
-    fn yields(
-        &mut self,
-        folder: Arc<Folder>,
-        name: CString,
-        key: Key,
-        base: Base,
-        stat: Stat,
-        follow: bool,
-        planned: BTreeMap<CString, Planned>,
-        scope: Option<Scope>,
-    ) -> Found {
-        if stat.kind == EntryKind::Folder && (scope.is_some() || !planned.is_empty()) {
-            let folder = Folder::child(&folder, &name, &stat, follow);
-            self.entering = Some(Entering { folder, key: key.clone(), base, planned, scope });
-        }
-        Found { key, stat, folder, base: base.prefix(), follow }
+        let follow = planned.map_or(Ok(false), |planned| planned.settle(&folder, name)).map_err(fail)?;
+        let stat = folder.stat(name, follow).map_err(fail)?;
+        Ok(Found { key, stat, folder, base, follow })
     }
 
     /// Of a path too long for a key.

@@ -44,6 +44,8 @@ fn every_kind_comes_back_with_all_its_metadata() {
         for (n, name) in ["folder/file", "link", "fifo", "char", "folder"].iter().enumerate() {
             std::os::unix::fs::lchown(at(name), Some(3_000_000 + n as u32), Some(12345)).unwrap();
         }
+        let net_raw = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        set_attribute(&at("folder/file"), "security.capability", &net_raw);
         set_attribute(&at("link"), "trusted.on-a-symlink", b"1");
         set_attribute(&at("fifo"), "trusted.on-a-fifo", b"1");
     }

@@ -178,8 +178,21 @@ fn deep_folders_are_walked_with_few_open_files() {
         fs::create_dir(&at).unwrap();
         fs::write(at.with_file_name("z"), "").unwrap(); // met on the way back
     }
-    let found = found_below(dir.path(), &WalkOptions::default());
+    let open_here = || {
+        let open = fs::read_dir("/proc/self/fd").into_iter().flatten();
+        open.filter(|file| fs::read_link(file.as_ref().unwrap().path()).is_ok_and(|to| to.starts_with(dir.path())))
+            .count()
+    };
+    let prefix = key_of(dir.path());
+    let mut found = Vec::new();
+    for outcome in Walk::new(&[dir.path().into()], &WalkOptions::default()).unwrap() {
+        let outcome = outcome.unwrap();
+        let below = outcome.key.strip_prefix(&prefix);
+        found.extend(below.map(|key| (key, outcome)));
+        assert!(found.len() % 100 != 0 || open_here() < 70, "{} open", open_here());
+    }
     assert_eq!(found.len(), 2 * depth);
+    assert!(open_here() < 70);
     assert!(found.is_sorted_by(|(a, _), (b, _)| a < b));
     // Reading works from other threads, long after.
     let deepest = found.iter().rev().find(|(key, _)| text(key).ends_with("d/d/z")).unwrap();
