@@ -76,3 +76,9 @@ fn access_list() -> Vec<u8> {
 fn os(bytes: &[u8]) -> &OsStr {
     OsStr::from_bytes(bytes)
 }
+
+#[test]
+fn what_threads_share_can_be_shared() {
+    fn shared<T: Send + Sync>() {}
+    shared::<(Walk, Found, super::FileSource, super::Destination, super::RestoredFile, Owners)>();
+}

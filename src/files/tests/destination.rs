@@ -193,6 +193,13 @@ fn removal_takes_everything_and_follows_nothing() {
     assert_eq!(destination.list(Some(&key("a/b"))).unwrap().len(), 102);
     assert_eq!(destination.remove(&key("a")).unwrap(), 204);
     assert_eq!(destination.remove(&key("a")).unwrap(), 0);
+    // Folders that were open before are not mistaken for those that take their place.
+    for _ in 0..2 {
+        destination.create_folders_above(&key("a/b/file")).unwrap();
+        destination.create_file(&key("a/b/file")).unwrap();
+        assert!(root.join("a/b/file").exists());
+        assert_eq!(destination.remove(&key("a")).unwrap(), 3);
+    }
     assert_eq!(destination.remove(&key("a/b")).unwrap(), 0);
     assert!(destination.inspect(&key("a/b")).unwrap().is_none());
     assert!(keep.join("file").exists());
