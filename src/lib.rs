@@ -13,6 +13,8 @@ mod content;
 mod cpu;
 mod crypto;
 mod error;
+#[allow(dead_code, unused_imports, reason = "the layers that use it come next")]
+mod files;
 mod id;
 mod index;
 mod keys;
@@ -35,6 +37,7 @@ pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timest
 pub use content::FileReader;
 pub use crypto::Secret;
 pub use error::{Error, Result};
+pub use files::{FileTime, LinkGroup, Metadata, Posix};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use progress::{NoProgress, Phase, Progress};
 pub use registration::WriterMode;
