@@ -232,7 +232,7 @@ fn other_file_systems_can_be_left_out() {
     let names: Vec<_> = walk(&[Path::new("/")], &options).into_iter().map(|found| text(&found.unwrap().key)).collect();
     assert_eq!(names, ["dev"]);
     let options = WalkOptions { one_file_system: false, ..options };
-    assert!(walk(&[Path::new("/")], &options).len() > 1);
+    assert_eq!(Walk::new(&["/".into()], &options).unwrap().take(2).count(), 2);
     // What was asked for by name is there all the same.
     let options = WalkOptions { one_file_system: true, ..options };
     let names: Vec<_> = walk(&[Path::new("/"), Path::new("/dev/null")], &options);
