@@ -1,5 +1,6 @@
 //! Backstop: a content-addressed, deduplicating, encrypted backup engine.
 
+mod backup;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
@@ -13,7 +14,6 @@ mod content;
 mod cpu;
 mod crypto;
 mod error;
-#[allow(dead_code, unused_imports, reason = "the layers that use it come next")]
 mod files;
 mod id;
 mod index;
@@ -32,6 +32,7 @@ mod stats;
 mod store;
 mod tree;
 
+pub use backup::{BackupOptions, BackupReport};
 pub use chunker::ChunkerParameters;
 pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timestamp};
 pub use content::FileReader;

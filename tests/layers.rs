@@ -15,7 +15,17 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("words", &[&["clock", "error", "id"], &["cpu", "progress"]]),
     ("transforms", &[&["codec"], &["compress", "crypto"], &["chunker", "layout", "retention"]]),
     ("objects", &[&["store"], &["object"]]),
-    ("structures", &[&["pack"], &["index"], &["blobs"], &["tree"], &["files"], &["snapshot"], &["registration"]]),
+    (
+        "structures",
+        &[
+            &["pack", "tree"],
+            &["index", "files"],
+            &["blobs"],
+            &["content"],
+            &["config", "slot", "snapshot"],
+            &["registration"],
+        ],
+    ),
     ("repository", &[&["config", "slot"], &["repository"]]),
     (
         "operations",
