@@ -22,7 +22,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
             &["index", "files"],
             &["blobs"],
             &["content"],
-            &["config", "slot", "snapshot"],
+            &["snapshot"],
             &["registration"],
         ],
     ),
