@@ -79,7 +79,8 @@ impl BlobReader {
         of_kind(self.index.find_all(id).await?).ok_or_else(|| unknown(id))
     }
 
-    async fn read_at(&self, kind: BlockKind, id: &BlobId, location: &Location) -> Result<Bytes> {
+    /// Reads one blob from one place.
+    pub(crate) async fn read_at(&self, kind: BlockKind, id: &BlobId, location: &Location) -> Result<Bytes> {
         let name = Name::Pack(location.pack.id).to_string();
         if location.place.kind != kind {
             return Err(Error::corrupt(name, format!("the index says that blob {id} is of the other kind")));
