@@ -66,7 +66,7 @@ impl BlobReader {
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| unknown(id)))
+        Err(failure.unwrap_or_else(|| self.unknown(id)))
     }
 
     /// Where a blob is, from newer segments if need be; an error if no segment knows it.
@@ -76,7 +76,12 @@ impl BlobReader {
             return Ok(location);
         }
         self.index.refresh(Want::Pages).await?;
-        of_kind(self.index.find_all(id).await?).ok_or_else(|| unknown(id))
+        of_kind(self.index.find_all(id).await?).ok_or_else(|| self.unknown(id))
+    }
+
+    fn unknown(&self, id: &BlobId) -> Error {
+        let unknown = || Error::corrupt(format!("blob {id}"), "no index segment says where it is");
+        self.index.broken().unwrap_or_else(unknown)
     }
 
     /// Reads one blob from one place.
@@ -147,8 +152,4 @@ impl BlobReader {
         }
         futures::future::try_join_all(opening).await
     }
-}
-
-fn unknown(id: &BlobId) -> Error {
-    Error::corrupt(format!("blob {id}"), "no index segment says where it is")
 }
