@@ -74,6 +74,8 @@ impl<R: ReadNode> Cursor<R> {
 
     /// Moves to the node in whose range `position` lies; the first if it lies before all.
     pub(super) async fn seek(&mut self, position: &[u8]) -> Result<()> {
+        let first = self.frames.first().and_then(|frame| frame.children.first()).map(|root| root.first.clone());
+        let position = first.as_ref().map_or(position, |first| position.max(first.as_encoded()));
         let holds = |frame: &Frame| {
             let first = frame.children.first().is_some_and(|child| child.first.as_encoded() <= position);
             let upper = frame.children.last().and_then(|child| child.upper.as_ref());

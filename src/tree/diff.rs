@@ -8,7 +8,7 @@ use std::cmp::Ordering;
 use std::collections::VecDeque;
 
 use futures::future::try_join;
-use futures::stream::{self, Stream};
+use futures::stream::{self, BoxStream, StreamExt};
 
 use super::entry::Entry;
 use super::key::Key;
@@ -30,14 +30,14 @@ pub struct Change {
 }
 
 /// The differences within `span` between the trees under `old` and `new`, in the order of their keys.
-pub(crate) fn diff<R: ReadNode>(
+pub(crate) fn diff<'a, R: ReadNode + 'a>(
     reader: R,
     old: &BlobId,
     new: &BlobId,
     span: Span,
-) -> impl Stream<Item = Result<Change>> + Send + use<R> {
+) -> BoxStream<'a, Result<Change>> {
     let differ = Differ { reader, span, old: Row::new(*old), new: Row::new(*new) };
-    stream::try_unfold(differ, async |mut differ| Ok(differ.next().await?.map(|change| (change, differ))))
+    stream::try_unfold(differ, async |mut differ| Ok(differ.next().await?.map(|change| (change, differ)))).boxed()
 }
 
 /// A part of a tree that hasn't been compared.
