@@ -6,7 +6,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use super::cursor::{Cursor, entry_at, place};
 use super::entry::Entry;
 use super::key::Key;
-use super::node::{Child, Node, ReadNode, decode_node, read_root};
+use super::node::{Child, Node, ReadNode, read_root};
 use super::span::Span;
 use crate::error::{Error, Result};
 use crate::id::BlobId;

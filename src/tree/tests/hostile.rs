@@ -67,7 +67,7 @@ fn trees_have_these_roots() {
     let nodes = Nodes::default();
     let model: Model = (0..1000).map(|i| (key(&format!("k/{i}")), file(&[i as u8; 100]))).collect();
     let root = build(&nodes, &normal(), &model).id;
-    assert_eq!(root.to_string(), "ae4c91528983c2e4ca88b36e0fba1eeccddca189");
+    assert_eq!(root.to_string(), "4912e680697fb4fa4c4ccc4eb1bd0d3b3a0bd3ae");
     let mut builder = SequenceBuilder::new(normal());
     for i in 0..2000u32 {
         let id = BlobId::new(std::array::from_fn(|place| (i >> (place % 4 * 8)) as u8));
