@@ -49,7 +49,7 @@ fn model_changes(old: &Model, new: &Model, span: &Span) -> Vec<Change> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
     #[test]
     fn one_content_has_one_root(model in models(300), batches in prop::collection::vec(edits(), 1..5)) {

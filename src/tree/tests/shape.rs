@@ -152,6 +152,13 @@ fn reads_touch_what_they_need() {
     let changes: Vec<_> = block_on(diff(&nodes, &root.id, &new.id, Span::all()).try_collect()).unwrap();
     assert_eq!(changes, [Change { key: changed, old: None, new: Some(file(b"new")) }]);
     assert!(nodes.reads() <= 14);
+
+    // Comparing trees that differ everywhere reads each node once, or little more.
+    let other = build(&nodes, &splitter, &records(20_000, 190));
+    let total = nodes.nodes.lock().unwrap().len();
+    nodes.reads();
+    assert_eq!(block_on(diff(&nodes, &new.id, &other.id, Span::all()).count()), 20_001);
+    assert!(nodes.reads() <= total);
 }
 
 /// `cargo test --release speed -- --ignored --nocapture`
