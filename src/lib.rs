@@ -30,6 +30,7 @@ mod snapshot;
 mod snapshots;
 mod stats;
 mod store;
+#[allow(dead_code, unused_imports, reason = "check, the feed and the fuzz targets use the rest")]
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};

@@ -42,11 +42,6 @@ impl<R: ReadNode> Cursor<R> {
         child.ok_or_else(|| Error::worker("a cursor lost its place"))
     }
 
-    /// Whether the node it stands at begins the level.
-    pub(super) fn is_first(&self) -> bool {
-        self.frames.iter().all(|frame| frame.index == 0)
-    }
-
     /// Reads the node it stands at.
     pub(super) async fn load(&self) -> Result<Node> {
         self.child()?.read(&self.reader).await

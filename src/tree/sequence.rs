@@ -49,11 +49,6 @@ impl SequenceBuilder {
         Self { splitter, length: 0, last: None, pieces: Vec::new(), levels: Vec::new() }
     }
 
-    /// The length of the pieces so far.
-    pub(crate) fn length(&self) -> u64 {
-        self.length
-    }
-
     /// Adds a piece, which mustn't be empty.
     pub(crate) fn push(&mut self, piece: Piece, out: &mut impl WriteNode) -> Result<()> {
         let length = self.length.checked_add(piece.length()).filter(|_| piece.length() > 0);
