@@ -15,6 +15,9 @@ mod cpu;
 mod crypto;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod index;
 mod keys;
