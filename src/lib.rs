@@ -16,6 +16,9 @@ mod cpu;
 mod crypto;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod index;
 mod keys;
@@ -31,6 +34,7 @@ mod snapshot;
 mod snapshots;
 mod stats;
 mod store;
+#[allow(dead_code, unused_imports, reason = "check, the feed and the fuzz targets use the rest")]
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};

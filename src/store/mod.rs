@@ -132,19 +132,19 @@ impl Store {
             return Ok(Bytes::new());
         }
         let path = path(name);
-        let read = || async {
-            match self.inner.get_range(&path, range.clone()).await {
-                // Stores differ in how they refuse a range that isn't there, and none of them would give it later.
-                Err(failure) if is_retryable(&failure) && self.ends_before(&path, range.end).await => Ok(Bytes::new()),
-                other => other,
+        let bytes = match self.inner.get_range(&path, range.clone()).await {
+            Err(failure) if is_retryable(&failure) => {
+                // Stores refuse a range that begins past the end like a call that failed.
+                let length = self.length(name).await?;
+                if length < range.end {
+                    let reason = format!("it is {length} bytes long where {} should be", range.end);
+                    return Err(Error::corrupt(name, reason));
+                }
+                self.retry("read", name, || self.inner.get_range(&path, range.clone())).await?
             }
+            other => other.map_err(|failure| store_error("read", name, failure))?,
         };
-        let bytes = self.retry("read", name, read).await?;
         expect_length(bytes, range.end - range.start, name)
-    }
-
-    async fn ends_before(&self, path: &Path, end: u64) -> bool {
-        self.inner.head(path).await.is_ok_and(|meta| meta.size < end)
     }
 
     /// The length of `name` in bytes.
