@@ -5,6 +5,7 @@ mod backup;
 #[doc(hidden)]
 pub mod bench;
 mod blobs;
+mod check;
 mod chunker;
 mod clock;
 mod codec;
@@ -37,6 +38,7 @@ mod store;
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};
+pub use check::{CheckOptions, CheckReport, Finding, FindingKind};
 pub use chunker::ChunkerParameters;
 pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timestamp};
 pub use content::FileReader;

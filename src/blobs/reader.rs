@@ -66,7 +66,7 @@ impl BlobReader {
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| unknown(id)))
+        Err(failure.unwrap_or_else(|| self.unknown(id)))
     }
 
     /// Where a blob is, from newer segments if need be; an error if no segment knows it.
@@ -76,10 +76,16 @@ impl BlobReader {
             return Ok(location);
         }
         self.index.refresh(Want::Pages).await?;
-        of_kind(self.index.find_all(id).await?).ok_or_else(|| unknown(id))
+        of_kind(self.index.find_all(id).await?).ok_or_else(|| self.unknown(id))
     }
 
-    async fn read_at(&self, kind: BlockKind, id: &BlobId, location: &Location) -> Result<Bytes> {
+    fn unknown(&self, id: &BlobId) -> Error {
+        let unknown = || Error::corrupt(format!("blob {id}"), "no index segment says where it is");
+        self.index.broken().unwrap_or_else(unknown)
+    }
+
+    /// Reads one blob from one place.
+    pub(crate) async fn read_at(&self, kind: BlockKind, id: &BlobId, location: &Location) -> Result<Bytes> {
         let name = Name::Pack(location.pack.id).to_string();
         if location.place.kind != kind {
             return Err(Error::corrupt(name, format!("the index says that blob {id} is of the other kind")));
@@ -146,8 +152,4 @@ impl BlobReader {
         }
         futures::future::try_join_all(opening).await
     }
-}
-
-fn unknown(id: &BlobId) -> Error {
-    Error::corrupt(format!("blob {id}"), "no index segment says where it is")
 }
