@@ -30,6 +30,9 @@ mod snapshot;
 mod snapshots;
 mod stats;
 mod store;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, reason = "each module's tests use their own part of this")]
+mod testing;
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};
