@@ -15,6 +15,9 @@ mod cpu;
 mod crypto;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod index;
 mod keys;
@@ -33,6 +36,7 @@ mod store;
 #[cfg(test)]
 #[allow(dead_code, unreachable_pub, reason = "each module's tests use their own part of this")]
 mod testing;
+#[allow(dead_code, unused_imports, reason = "check, the feed and the fuzz targets use the rest")]
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};
