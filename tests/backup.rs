@@ -20,7 +20,9 @@ use std::time::Duration;
 use backstop::{BackupOptions, EntryKind, Error, Key, Payload, Progress, Selector};
 use common::Random;
 use futures::TryStreamExt;
-use helpers::*;
+use helpers::{
+    Folder, backup, backup_with, contents, create, dump, keys, memory, names, open, quiet, read, series, snapshot,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
 
 /// A dozen files of several sizes.
@@ -268,8 +270,7 @@ async fn a_stream_becomes_a_file() {
     let repository = create(&memory()).await;
     let name = Key::from_path("dumps/accounts.sql").unwrap();
     for bytes in [Vec::new(), b"short".to_vec(), Random::new(3).text(9_000_000)] {
-        let report =
-            repository.backup_stream(&name, bytes.as_slice(), &series("dumps"), quiet()).await.unwrap();
+        let report = repository.backup_stream(&name, bytes.as_slice(), &series("dumps"), quiet()).await.unwrap();
         assert_eq!((report.stats.files, report.stats.bytes_read), (1, bytes.len() as u64));
         assert!(read(&repository, &report.snapshot.unwrap(), &name).await == bytes);
     }
@@ -404,7 +405,8 @@ async fn a_huge_hole_takes_no_time() {
     let entry = repository.entry(&snapshot, &folder.key("disk image")).await.unwrap().unwrap();
     assert!(matches!(entry.content, Payload::Pieces(_)), "{entry:?}");
     let mut reader = repository.read_file(&snapshot, &folder.key("disk image")).await.unwrap();
-    for (at, expected) in [((1 << 40) - 12, &b"\0\0at the end"[..]), ((1 << 39) - 1, b"\0in the middle\0"), (0, b"at")] {
+    for (at, expected) in [((1 << 40) - 12, &b"\0\0at the end"[..]), ((1 << 39) - 1, b"\0in the middle\0"), (0, b"at")]
+    {
         let mut bytes = vec![1; expected.len()];
         reader.seek(SeekFrom::Start(at)).await.unwrap();
         reader.read_exact(&mut bytes).await.unwrap();

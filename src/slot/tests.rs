@@ -83,7 +83,7 @@ fn what_would_cost_too_much_is_refused_before_it_is_spent() {
     let parameters =
         |memory: u32, passes: u32, lanes: u32| codec::encode(&Kdf::Argon2id { memory_kib: memory, passes, lanes });
     for (memory, passes, lanes) in
-        [((1 << 20) + 1, 3, 4), (u32::MAX, 1, 1), (64, 65, 1), (1 << 10, 3, 65), (0, 0, 0), (8, 1, 4)]
+        [((1 << 20) + 1, 3, 4), (u32::MAX, 1, 1), (1 << 20, 5, 1), (1 << 10, 3, 65), (0, 0, 0), (8, 1, 4)]
     {
         let slot = lying(&parameters(memory, passes, lanes), &[0]).unwrap();
         let refused = slot.unwrap(&Secret::passphrase("x"), &id);
