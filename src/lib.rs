@@ -34,6 +34,9 @@ mod snapshot;
 mod snapshots;
 mod stats;
 mod store;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, reason = "each module's tests use their own part of this")]
+mod testing;
 #[allow(dead_code, unused_imports, reason = "check, the feed and the fuzz targets use the rest")]
 mod tree;
 
