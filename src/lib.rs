@@ -53,6 +53,9 @@ mod cpu;
 mod crypto;
 mod error;
 mod files;
+#[cfg(fuzzing)]
+#[doc(hidden)]
+pub mod fuzzing;
 mod id;
 mod index;
 mod keys;
@@ -68,6 +71,7 @@ mod snapshot;
 mod snapshots;
 mod stats;
 mod store;
+#[allow(dead_code, unused_imports, reason = "check, the feed and the fuzz targets use the rest")]
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};

@@ -102,8 +102,10 @@ struct Original {
     snapshots: BTreeMap<(String, u64), (RecordHash, Files)>,
 }
 
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap());
+/// Its clock is paused: nobody waits for repeated attempts.
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
+});
 
 static ORIGINAL: LazyLock<Original> = LazyLock::new(|| RUNTIME.block_on(original()));
 
@@ -218,7 +220,8 @@ fn io_error(error: std::io::Error) -> backstop::Error {
 
 fn damage(mut objects: Objects, edits: &[Edit]) -> Objects {
     for edit in edits.iter().take(EDITS_MAX) {
-        let mut order: Vec<_> = objects.iter().map(|(name, body)| (folder(name), body.len(), name.clone())).collect();
+        let mut order: Vec<_> =
+            objects.iter().map(|(name, body)| (folder(name).to_owned(), body.len(), name.clone())).collect();
         order.sort();
         if order.is_empty() {
             return objects;
@@ -232,7 +235,8 @@ fn damage(mut objects: Objects, edits: &[Edit]) -> Objects {
         };
         match edit {
             Edit::Flip { object, at, mask } => change(*object, &|bytes| {
-                if let Some(byte) = bytes.get_mut(at.within(bytes.len())) {
+                let at = at.within(bytes.len());
+                if let Some(byte) = bytes.get_mut(at) {
                     *byte ^= mask;
                 }
             }),

@@ -15,7 +15,7 @@ use crate::id::BlobId;
 use crate::pack::BlockKind;
 use crate::repository::Repository;
 use crate::snapshot::Failure;
-use crate::tree::{Edit, Entry, Key, ReadNode, Root, Splitter, TreeBuilder, edit};
+use crate::tree::{Edit, Key, ReadNode, Root, Splitter, TreeBuilder, edit};
 
 /// Edits applied at a time.
 const EDITS: usize = 16 << 10;

@@ -18,9 +18,10 @@ const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
 const LANES: u32 = 4;
 
-/// What a hostile slot may make us spend at most: 1 GiB, 64 passes.
+/// What a hostile slot may make us spend at most, since its parameters are used before anything vouches for them:
+/// 1 GiB, and 4 GiB written over all passes.
 const MEMORY_KIB_MAX: u32 = 1 << 20;
-const PASSES_MAX: u32 = 64;
+const WRITTEN_KIB_MAX: u64 = 4 << 20;
 const LANES_MAX: u32 = 64;
 
 const RAW_KEY: &str = "backstop v1 raw key slot";
@@ -125,11 +126,10 @@ impl Kdf {
         let mut key = Zeroizing::new([0; 32]);
         match (self, &secret.0) {
             (Kdf::Argon2id { memory_kib, passes, lanes }, Inner::Passphrase(passphrase)) => {
-                if *memory_kib > MEMORY_KIB_MAX || *passes > PASSES_MAX || *lanes > LANES_MAX {
-                    return Err(Error::unsupported(
-                        object,
-                        "its Argon2id parameters are beyond 1 GiB, 64 passes, 64 lanes",
-                    ));
+                let written_kib = u64::from(*memory_kib) * u64::from(*passes);
+                if *memory_kib > MEMORY_KIB_MAX || written_kib > WRITTEN_KIB_MAX || *lanes > LANES_MAX {
+                    let reason = "its Argon2id parameters are beyond 1 GiB, 4 GiB over all passes, or 64 lanes";
+                    return Err(Error::unsupported(object, reason));
                 }
                 Params::new(*memory_kib, *passes, *lanes, Some(key.len()))
                     .map(|parameters| Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters))

@@ -132,7 +132,18 @@ impl Store {
             return Ok(Bytes::new());
         }
         let path = path(name);
-        let bytes = self.retry("read", name, || self.inner.get_range(&path, range.clone())).await?;
+        let bytes = match self.inner.get_range(&path, range.clone()).await {
+            Err(failure) if is_retryable(&failure) => {
+                // Stores refuse a range that begins past the end like a call that failed.
+                let length = self.length(name).await?;
+                if length < range.end {
+                    let reason = format!("it is {length} bytes long where {} should be", range.end);
+                    return Err(Error::corrupt(name, reason));
+                }
+                self.retry("read", name, || self.inner.get_range(&path, range.clone())).await?
+            }
+            other => other.map_err(|failure| store_error("read", name, failure))?,
+        };
         expect_length(bytes, range.end - range.start, name)
     }
 

@@ -42,11 +42,6 @@ impl<R: ReadNode> Cursor<R> {
         child.ok_or_else(|| Error::worker("a cursor lost its place"))
     }
 
-    /// Whether the node it stands at begins the level.
-    pub(super) fn is_first(&self) -> bool {
-        self.frames.iter().all(|frame| frame.index == 0)
-    }
-
     /// Reads the node it stands at.
     pub(super) async fn load(&self) -> Result<Node> {
         self.child()?.read(&self.reader).await
@@ -74,6 +69,8 @@ impl<R: ReadNode> Cursor<R> {
 
     /// Moves to the node in whose range `position` lies; the first if it lies before all.
     pub(super) async fn seek(&mut self, position: &[u8]) -> Result<()> {
+        let first = self.frames.first().and_then(|frame| frame.children.first()).map(|root| root.first.clone());
+        let position = first.as_ref().map_or(position, |first| position.max(first.as_encoded()));
         let holds = |frame: &Frame| {
             let first = frame.children.first().is_some_and(|child| child.first.as_encoded() <= position);
             let upper = frame.children.last().and_then(|child| child.upper.as_ref());

@@ -2,20 +2,25 @@
 //!
 //! Both trees are walked together, each as a row of subtrees and entries not yet
 //! compared. Equal subtrees at the front of both rows are dropped unread; otherwise
-//! the one that begins earlier, or is higher, is replaced by its children.
+//! the one that begins earlier, or is higher, is replaced by its children. Nodes
+//! that will have to be opened soon are read with it.
 
 use std::cmp::Ordering;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 
+use bytes::Bytes;
 use futures::future::try_join;
-use futures::stream::{self, Stream};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::entry::Entry;
 use super::key::Key;
 use super::node::{Child, Node, ReadNode, read_root};
 use super::span::Span;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::BlobId;
+
+/// Nodes of each tree that are read at a time.
+const AHEAD: usize = 8;
 
 /// A key at which two snapshots differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,14 +35,14 @@ pub struct Change {
 }
 
 /// The differences within `span` between the trees under `old` and `new`, in the order of their keys.
-pub(crate) fn diff<R: ReadNode>(
+pub(crate) fn diff<'a, R: ReadNode + 'a>(
     reader: R,
     old: &BlobId,
     new: &BlobId,
     span: Span,
-) -> impl Stream<Item = Result<Change>> + Send + use<R> {
-    let differ = Differ { reader, span, old: Row::new(*old), new: Row::new(*new) };
-    stream::try_unfold(differ, async |mut differ| Ok(differ.next().await?.map(|change| (change, differ))))
+) -> BoxStream<'a, Result<Change>> {
+    let differ = Differ { reader, span, read: HashMap::new(), old: Row::new(*old), new: Row::new(*new) };
+    stream::try_unfold(differ, async |mut differ| Ok(differ.next().await?.map(|change| (change, differ)))).boxed()
 }
 
 /// A part of a tree that hasn't been compared.
@@ -51,6 +56,13 @@ impl Part {
         match self {
             Part::Tree(child) => &child.first,
             Part::Entry(key, _) => key,
+        }
+    }
+
+    fn id(&self) -> Option<BlobId> {
+        match self {
+            Part::Tree(child) => Some(child.id),
+            Part::Entry(..) => None,
         }
     }
 
@@ -85,11 +97,22 @@ impl Row {
         Ok(())
     }
 
-    /// Replaces the subtree at the front by its children.
-    async fn expand(&mut self, reader: &impl ReadNode, span: &Span) -> Result<()> {
+    /// Nodes from the front on that aren't in `other` and will be opened, if all goes on as it looks.
+    fn upcoming(&self, other: &Row) -> Vec<BlobId> {
+        let Some(height) = self.parts.front().map(Part::height) else { return Vec::new() };
+        let others: HashSet<_> = other.parts.iter().filter_map(Part::id).collect();
+        // Below a higher subtree of the other tree may be any of what comes later.
+        let bound = other.parts.iter().find(|part| part.height() > height).map(Part::first);
+        let sure = self.parts.iter().take_while(|part| bound.is_none_or(|bound| part.first() < bound));
+        sure.filter_map(Part::id).filter(|id| !others.contains(id)).take(AHEAD).collect()
+    }
+
+    /// Replaces the subtree at the front, which has been read, by its children.
+    fn expand(&mut self, read: &mut HashMap<BlobId, Bytes>, span: &Span) -> Result<()> {
         let Some(Part::Tree(child)) = self.parts.front() else { return Ok(()) };
+        let Some(bytes) = read.remove(&child.id) else { return Err(Error::worker("a comparison lost a node")) };
         let child = child.clone();
-        let node = child.read(reader).await?;
+        let node = child.decode(&bytes)?;
         self.parts.pop_front();
         let parts: Vec<_> = match node {
             Node::Leaf(entries) => {
@@ -120,6 +143,8 @@ enum Step {
 struct Differ<R> {
     reader: R,
     span: Span,
+    /// Nodes that were read ahead.
+    read: HashMap<BlobId, Bytes>,
     old: Row,
     new: Row,
 }
@@ -133,15 +158,19 @@ impl<R: ReadNode> Differ<R> {
         while let Some(step) = self.step() {
             match step {
                 Step::Drop => {
-                    self.old.parts.pop_front();
+                    let dropped = self.old.parts.pop_front().and_then(|part| part.id());
+                    dropped.map(|id| self.read.remove(&id));
                     self.new.parts.pop_front();
                 }
-                Step::Expand { old: true, new: true } => {
-                    let (old, new) = (&mut self.old, &mut self.new);
-                    try_join(old.expand(&self.reader, &self.span), new.expand(&self.reader, &self.span)).await?;
+                Step::Expand { old, new } => {
+                    self.read_ahead(old, new).await?;
+                    if old {
+                        self.old.expand(&mut self.read, &self.span)?;
+                    }
+                    if new {
+                        self.new.expand(&mut self.read, &self.span)?;
+                    }
                 }
-                Step::Expand { old: true, .. } => self.old.expand(&self.reader, &self.span).await?,
-                Step::Expand { .. } => self.new.expand(&self.reader, &self.span).await?,
                 Step::Take { old, new } => {
                     let old = if old { self.old.pop_entry() } else { None };
                     let new = if new { self.new.pop_entry() } else { None };
@@ -154,6 +183,24 @@ impl<R: ReadNode> Differ<R> {
             }
         }
         Ok(None)
+    }
+
+    /// Reads the nodes at the front that are to be opened, and with them those that come soon.
+    async fn read_ahead(&mut self, old: bool, new: bool) -> Result<()> {
+        let front = |wanted: bool, row: &Row| row.parts.front().filter(|_| wanted).and_then(Part::id);
+        let fronts: HashSet<_> = front(old, &self.old).into_iter().chain(front(new, &self.new)).collect();
+        if fronts.iter().all(|id| self.read.contains_key(id)) {
+            return Ok(());
+        }
+        let mut wanted = fronts;
+        wanted.extend(self.old.upcoming(&self.new));
+        wanted.extend(self.new.upcoming(&self.old));
+        wanted.retain(|id| !self.read.contains_key(id));
+        let reader = &self.reader;
+        let read = |id: BlobId| async move { Ok::<_, Error>((id, reader.read_node(&id).await?)) };
+        let nodes: Vec<_> = stream::iter(wanted).map(read).buffer_unordered(2 * AHEAD + 2).try_collect().await?;
+        self.read.extend(nodes);
+        Ok(())
     }
 
     /// None when both rows are at their end.

@@ -296,8 +296,7 @@ impl<'a, R: ReadNode, W: WriteNode + Send, T: Item> Pass<'a, R, W, T> {
         self.fresh.clear();
         let upper = loop {
             let child = self.cursor.child()?.clone();
-            let gone = self.changes.span_of(&child.first).filter(|span| span.covers(&child));
-            let beyond = gone.and_then(|span| span.end.clone());
+            let beyond = self.beyond(&child);
             if beyond.is_none() {
                 let bytes = self.warm.read_node(&child.id).await?;
                 let items = T::items(child.decode(&bytes)?);
@@ -305,8 +304,8 @@ impl<'a, R: ReadNode, W: WriteNode + Send, T: Item> Pass<'a, R, W, T> {
                 self.merge(items, child.upper.as_ref())?;
             }
             let moved = match beyond {
-                Some(end) if child.upper.is_some() => self.cursor.seek(&end).await.map(|()| true)?,
-                _ => self.cursor.next().await?,
+                Some(beyond) => self.cursor.seek(&beyond).await.map(|()| true)?,
+                None => self.cursor.next().await?,
             };
             let next = self.cursor.child()?;
             if !moved {
@@ -322,6 +321,19 @@ impl<'a, R: ReadNode, W: WriteNode + Send, T: Item> Pass<'a, R, W, T> {
             self.points_above.push((old.first, None));
         }
         Ok(upper)
+    }
+
+    /// Where to go on if all of a node goes and nothing is put in its range.
+    fn beyond(&self, child: &Child) -> Option<Bytes> {
+        let upper = child.upper.as_ref()?;
+        let span = self.changes.span_of(&child.first).filter(|span| span.covers(child))?;
+        let points = &self.changes.points;
+        let next = points.get(points.partition_point(|(key, _)| *key < child.first)).map(|(key, _)| key);
+        match (next, &span.end) {
+            (Some(next), _) if next < upper => None,
+            (Some(next), Some(end)) if next.as_encoded() < &end[..] => Some(Bytes::copy_from_slice(next.as_encoded())),
+            (_, end) => end.clone(),
+        }
     }
 
     /// Adds old items, and the points that come before `upper`.

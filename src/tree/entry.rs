@@ -3,6 +3,14 @@
 //! The tree gives no meaning to metadata; the layer above encodes it into a
 //! payload. A payload has one form for one content (see [`check_pieces`]), so
 //! that equal files have equal entries.
+//!
+//! ```text
+//! entry      kind, size, content payload, metadata payload
+//! kind       0 file, 1 folder, 2 symbolic link, 3 pipe, 4 socket,
+//!            5 character device and 6 block device with their major and minor numbers
+//! payload    0 and bytes, 1 and a list of pieces, or 2 and a sequence's root, length and height
+//! piece      0, chunk id, length, repetitions; or 1, length of a hole
+//! ```
 
 use bytes::Bytes;
 

@@ -1,12 +1,12 @@
 //! Looking up, ranging, listing and visiting.
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::cursor::{Cursor, entry_at, place};
 use super::entry::Entry;
 use super::key::Key;
-use super::node::{Child, Node, ReadNode, decode_node, read_root};
+use super::node::{Child, Node, ReadNode, read_root};
 use super::span::Span;
 use crate::error::{Error, Result};
 use crate::id::BlobId;
@@ -44,13 +44,13 @@ pub(crate) fn range<'a, R: ReadNode + 'a>(
     root: &BlobId,
     span: Span,
     read_ahead: usize,
-) -> impl Stream<Item = Result<(Key, Entry)>> + Send + use<'a, R> {
+) -> BoxStream<'a, Result<(Key, Entry)>> {
     let root = *root;
     let opened = async move {
         let found = read_root(&reader, &root).await?;
         Ok::<BoxStream<'a, _>, Error>(range_under(reader, found, span, read_ahead.max(1)))
     };
-    stream::once(opened).try_flatten()
+    stream::once(opened).try_flatten().boxed()
 }
 
 /// One stage a level: a stage reads the nodes that the one above names, some of them at a time, in order.
@@ -96,11 +96,11 @@ fn entries_in(node: Node, span: &Span) -> Vec<Result<(Key, Entry)>> {
 ///
 /// What lies below a child is stepped over, at a logarithmic cost. A child that
 /// has no entry itself, only some below it, comes without one.
-pub(crate) fn list<R: ReadNode>(
+pub(crate) fn list<'a, R: ReadNode + 'a>(
     reader: R,
     root: &BlobId,
     folder: Option<&Key>,
-) -> impl Stream<Item = Result<(Key, Option<Entry>)>> + Send + use<R> {
+) -> BoxStream<'a, Result<(Key, Option<Entry>)>> {
     let span = Span::below(folder);
     let depth = folder.map_or(0, Key::depth) + 1;
     let root = *root;
@@ -112,7 +112,7 @@ pub(crate) fn list<R: ReadNode>(
             None => Ok(None),
         }))
     };
-    stream::once(opened).try_flatten()
+    stream::once(opened).try_flatten().boxed()
 }
 
 struct Listing<R> {

@@ -9,7 +9,7 @@
 //! sequences have equal roots, and nodes agree again soon after a difference.
 
 use bytes::Bytes;
-use futures::stream::{self, BoxStream, Stream, StreamExt, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use super::entry::{Payload, Piece, SequenceRoot};
 use super::node::{LEVEL_MAX, Node, ReadNode, SEQUENCE, SequenceRef, WriteNode, decode_node, encode_node};
@@ -47,11 +47,6 @@ impl SequenceBuilder {
     /// Begins an empty payload.
     pub(crate) fn new(splitter: Splitter) -> Self {
         Self { splitter, length: 0, last: None, pieces: Vec::new(), levels: Vec::new() }
-    }
-
-    /// The length of the pieces so far.
-    pub(crate) fn length(&self) -> u64 {
-        self.length
     }
 
     /// Adds a piece, which mustn't be empty.
@@ -216,18 +211,18 @@ pub(crate) fn pieces<'a, R: ReadNode + 'a>(
     payload: &Payload,
     offset: u64,
     read_ahead: usize,
-) -> impl Stream<Item = Result<(u64, Piece)>> + Send + use<'a, R> {
+) -> BoxStream<'a, Result<(u64, Piece)>> {
     match payload {
-        Payload::Inline(_) => stream::iter(Vec::new()).left_stream(),
+        Payload::Inline(_) => stream::empty().boxed(),
         Payload::Pieces(pieces) => {
             let mut start = 0u64;
             let pieces = pieces.iter().map(|piece| {
                 let end = start.saturating_add(piece.length());
                 (std::mem::replace(&mut start, end), *piece)
             });
-            stream::iter(from_offset(pieces.collect(), offset)).left_stream()
+            stream::iter(from_offset(pieces.collect(), offset)).boxed()
         }
-        Payload::Sequence(root) => pieces_under(reader, Place::root(root), offset, read_ahead.max(1)).right_stream(),
+        Payload::Sequence(root) => pieces_under(reader, Place::root(root), offset, read_ahead.max(1)),
     }
 }
 

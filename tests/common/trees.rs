@@ -172,6 +172,7 @@ impl Maker {
         fs::create_dir_all(self.path("special")).unwrap();
         let kinds = [
             ("fifo", FileType::Fifo, 0, 0),
+            ("socket", FileType::Socket, 0, 0),
             ("null", FileType::CharacterDevice, 1, 3),
             ("large numbers", FileType::CharacterDevice, 4000, 1_000_000),
             ("disk", FileType::BlockDevice, 7, 200),

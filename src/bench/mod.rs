@@ -1,6 +1,10 @@
 //! What `benches/` measures of the inside, by plain types; not part of the interface, and absent unless asked for.
 
+mod tree;
+
 use bytes::Bytes;
+
+pub use tree::Tree;
 
 use crate::chunker::{Chunker, ChunkerParameters};
 use crate::clock::Surroundings;

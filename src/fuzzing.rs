@@ -1,0 +1,173 @@
+//! Doors for the fuzzers in `fuzz/`: each takes bytes from anywhere and must neither panic nor use memory without bound.
+//!
+//! Present only where the compiler is told `--cfg fuzzing`. What lies behind a
+//! seal is fuzzed twice: as the sealed bytes, and as plaintext that is sealed
+//! here with a fixed key, as if it came from someone who holds the keys.
+
+use std::sync::LazyLock;
+
+use bytes::Bytes;
+
+use crate::clock::{Entropy, Surroundings, SystemClock};
+use crate::config::Config;
+use crate::crypto::{Keyring, Kind, Part, Sealer};
+use crate::files::Metadata;
+use crate::id::{BlobId, ObjectId, SeriesTag, WriterId};
+use crate::index::Segment;
+use crate::layout::{Name, SnapshotName};
+use crate::object::{Header, object_id, write_magic, write_trailer};
+use crate::pack::{BLOCKS_START, BlockKind, Encoding, PLAIN_MAX, Place, parse_pack};
+use crate::slot::Slot;
+use crate::snapshot::open_record;
+use crate::tree::decode_node;
+
+/// The same bytes each time, so that a finding can be replayed.
+#[derive(Debug)]
+struct NoEntropy;
+
+impl Entropy for NoEntropy {
+    fn fill(&self, buffer: &mut [u8]) {
+        buffer.fill(7);
+    }
+}
+
+static SURROUNDINGS: LazyLock<Surroundings> =
+    LazyLock::new(|| Surroundings { clock: std::sync::Arc::new(SystemClock), entropy: std::sync::Arc::new(NoEntropy) });
+static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::generate(&SURROUNDINGS));
+
+fn sealer(kind: Kind) -> (Sealer, Vec<u8>) {
+    let sealer = KEYRING.sealer(kind, &SURROUNDINGS);
+    let mut out = Vec::new();
+    Header::of(&sealer).write(&mut out);
+    (sealer, out)
+}
+
+/// The config object, and what its value decodes from.
+pub fn config(data: &[u8]) {
+    drop(Config::parse(data));
+    let mut object = Vec::new();
+    write_magic(Kind::Config, &mut object);
+    object.extend_from_slice(data);
+    object.extend_from_slice(&[0; 32]);
+    write_trailer(&mut object);
+    if let Ok(config) = Config::parse(&object) {
+        let sealed = config.seal(&KEYRING);
+        assert!(sealed.starts_with(&object[..object.len() - 64]), "a config has one form");
+    }
+}
+
+/// A key slot, and what its value decodes from. Nothing is stretched.
+pub fn key_slot(data: &[u8]) {
+    drop(Slot::parse(data, &object_id(data)));
+    let mut object = Vec::new();
+    write_magic(Kind::KeySlot, &mut object);
+    object.extend_from_slice(data);
+    if let Ok(slot) = Slot::parse(&object, &object_id(&object)) {
+        assert_eq!(slot.to_object().1, object, "a slot has one form");
+    }
+}
+
+/// A pack's header, trailer and footer; then a footer of these bytes in a pack of as many blocks as the first byte says.
+pub fn pack(data: &[u8]) {
+    drop(parse_pack(data, &KEYRING, "a pack"));
+    let Some(([blocks, length @ ..], footer)) = data.split_first_chunk::<3>() else { return };
+    let (mut sealer, mut object) = sealer(Kind::Pack);
+    let writer = WriterId::new([1; WriterId::LEN]);
+    object.extend_from_slice(writer.as_bytes());
+    object.resize(BLOCKS_START + usize::from(u16::from_le_bytes(*length)), 0);
+    for _ in 0..*blocks {
+        drop(sealer.seal(Part::Data, "", &mut Vec::new()));
+    }
+    let mut message = footer.to_vec();
+    let Ok(number) = sealer.seal(Part::Footer, &writer.to_string(), &mut message) else { return };
+    let Ok(message_len) = u32::try_from(message.len()) else { return };
+    object.extend_from_slice(&message);
+    object.extend_from_slice(&message_len.to_le_bytes());
+    object.extend_from_slice(&number.to_le_bytes());
+    if let Ok((_, _, footer)) = parse_pack(&object, &KEYRING, "a pack") {
+        let end = footer.places().last().map_or(BLOCKS_START as u64, |(place, _)| place.range().end);
+        assert!(end <= object.len() as u64, "blocks lie in their pack");
+    }
+}
+
+/// A block: an encoding, a stated length, and the bytes under the seal.
+pub fn block(data: &[u8]) {
+    let Some(([encoding, kind, length @ ..], message)) = data.split_first_chunk::<6>() else { return };
+    let (mut sealer, _) = sealer(Kind::Pack);
+    let kind = if kind & 1 == 0 { BlockKind::Data } else { BlockKind::Nodes };
+    let mut message = message.to_vec();
+    let Ok(number) = sealer.seal(kind.part(), "", &mut message) else { return };
+    let place = Place {
+        kind,
+        encoding: if encoding & 1 == 0 { Encoding::Raw } else { Encoding::Zstd },
+        number,
+        offset: BLOCKS_START as u32,
+        stored_len: u32::try_from(message.len()).unwrap_or(u32::MAX),
+        plain_len: u32::from_le_bytes(*length) % (PLAIN_MAX + 2),
+    };
+    if place.validate("a block").is_err() {
+        return;
+    }
+    if let Ok(plain) = place.open(&sealer.into_opener(), message, "a block") {
+        assert_eq!(plain.len(), place.plain_len as usize, "a block is as long as stated");
+    }
+}
+
+/// An index segment; then one whose pages have these bytes as plaintext.
+pub fn index_segment(data: &[u8]) {
+    look_up(data.to_vec());
+    let Some(([entries, rows], rest)) = data.split_first_chunk::<2>() else { return };
+    let (mut sealer, mut object) = sealer(Kind::Index);
+    let mut counts = u64::from(*entries).to_le_bytes().to_vec();
+    counts.extend_from_slice(&u32::from(*rows).to_le_bytes());
+    let page_len = usize::from(*entries) * 49;
+    let page = rest.get(..page_len).unwrap_or(rest).to_vec();
+    let mut table = rest.get(page_len..).unwrap_or_default().to_vec();
+    table.resize(usize::from(*rows) * 68, 0);
+    for (part, mut message) in [(Part::Footer, counts), (Part::Page, page), (Part::PackTable, table)] {
+        if message.is_empty() {
+            continue;
+        }
+        drop(sealer.seal(part, "", &mut message));
+        object.extend_from_slice(&message);
+    }
+    look_up(object);
+}
+
+fn look_up(object: Vec<u8>) {
+    let id = object_id(&object);
+    let Ok(mut segment) = Segment::from_bytes(id, Bytes::from(object), &KEYRING) else { return };
+    let known: Vec<_> = segment.entries().collect();
+    drop(segment.build_filter());
+    let sound = known.iter().all(Result::is_ok);
+    for (id, location) in known.into_iter().flatten() {
+        if sound {
+            assert_eq!(segment.find_local(&id).ok().flatten(), Some(location), "what is there is found");
+        }
+    }
+    drop(segment.find_local(&BlobId::new([0x55; BlobId::LEN])));
+}
+
+/// A tree node of any kind, and an entry's metadata.
+pub fn tree_node(data: &[u8]) {
+    drop(decode_node(data, "a node"));
+    drop(Metadata::decode(data, "metadata"));
+}
+
+/// A snapshot record; then one with these bytes as plaintext. Names are fuzzed with it.
+pub fn snapshot_record(data: &[u8]) {
+    let name = SnapshotName::first(SeriesTag::new([3; SeriesTag::LEN]));
+    drop(open_record(data, &name, &KEYRING));
+    let (mut sealer, mut object) = sealer(Kind::Snapshot);
+    let mut message = data.to_vec();
+    drop(sealer.seal(Part::Body, &Name::Snapshot(name).to_string(), &mut message));
+    object.extend_from_slice(&message);
+    write_trailer(&mut object);
+    drop(open_record(&object, &name, &KEYRING));
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Some(name) = Name::parse(text)
+    {
+        assert_eq!(name.to_string(), text, "a name has one spelling");
+    }
+    let _: Option<ObjectId> = std::str::from_utf8(data).ok().and_then(ObjectId::parse);
+}
