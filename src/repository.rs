@@ -163,27 +163,33 @@ impl Repository {
         store.create(&Name::Key(slot_id).to_string(), slot.into()).await?;
 
         let repository = Self::assemble(store, keyring, config, slot_id, options.open);
-        let published = repository.publish_config().await;
-        if published.is_err() {
-            // Nothing refers to the slot, and it opens nothing.
-            drop(repository.store().delete(&Name::Key(slot_id).to_string()).await);
+        match repository.publish_config().await {
+            Ok(()) => Ok(repository),
+            Err(Unpublished { error, absent }) => {
+                if absent {
+                    // Nothing refers to the slot, and it opens nothing.
+                    drop(repository.store().delete(&Name::Key(slot_id).to_string()).await);
+                }
+                Err(error)
+            }
         }
-        published.map(|()| repository)
     }
 
     /// Creates the config, and makes sure that the store would refuse to create it again.
-    async fn publish_config(&self) -> Result<()> {
+    async fn publish_config(&self) -> Result<(), Unpublished> {
         let store = self.store();
         let bytes = Bytes::from(self.0.config.seal(self.keyring()));
-        if store.create(layout::CONFIG, bytes.clone()).await? == Created::Theirs {
-            return Err(exists(store));
+        match store.create(layout::CONFIG, bytes.clone()).await {
+            Ok(Created::Ours) => {}
+            Ok(Created::Theirs) => return Err(Unpublished { error: exists(store), absent: true }),
+            // It may have landed, or land yet.
+            Err(error) => return Err(Unpublished { error, absent: false }),
         }
-        if self.0.mode == WriterMode::Shared {
-            let verdict = test_semantics(&self.0.parts, layout::CONFIG, bytes).await;
-            if verdict.is_err() {
-                drop(store.delete(layout::CONFIG).await);
-            }
-            verdict?;
+        if self.0.mode == WriterMode::Shared
+            && let Err(error) = test_semantics(&self.0.parts, layout::CONFIG, bytes).await
+        {
+            let absent = store.delete(layout::CONFIG).await.is_ok();
+            return Err(Unpublished { error, absent });
         }
         Ok(())
     }
@@ -285,6 +291,13 @@ impl Repository {
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
     }
+}
+
+/// Why a config wasn't published, and whether it is certain that it isn't there: as long as it may be, its slot stays,
+/// or nothing could ever open it.
+struct Unpublished {
+    error: Error,
+    absent: bool,
 }
 
 fn exists(store: &Store) -> Error {

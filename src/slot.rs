@@ -116,3 +116,6 @@ impl Slot {
         KeySlot { id, kind, label: self.about.label.clone(), created: self.about.created, current }
     }
 }
+
+#[cfg(test)]
+mod tests;

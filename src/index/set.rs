@@ -63,14 +63,10 @@ impl Index {
         }
     }
 
-    /// Where `id` is, in every segment that knows it.
-    pub(crate) async fn find_all(&self, id: &BlobId) -> Result<Vec<Location>> {
+    /// The segments, listed if they haven't been yet.
+    pub(crate) async fn known(&self) -> Result<Vec<Shared>> {
         self.ensure_listed().await?;
-        let mut found = Vec::new();
-        for segment in self.segments() {
-            found.extend(segment.find(id).await?);
-        }
-        Ok(found)
+        Ok(self.segments())
     }
 
     /// Where `id` is according to the segments at hand; see [`Index::refresh`].
