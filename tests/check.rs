@@ -90,6 +90,21 @@ async fn a_sound_repository_has_no_findings() {
 }
 
 #[tokio::test]
+async fn a_share_of_several_packs_is_read() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let repository = Repository::create(Arc::clone(&store), &secret(), CreateOptions::default()).await.unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("large"), Random::new(3).bytes(40 << 20)).unwrap();
+    backup(&repository, folder.path(), &BackupOptions::default()).await;
+    let whole = check(&repository, Some(100.0)).await;
+    assert!(whole.is_sound() && whole.packs > 3, "{whole:?}");
+    let half = check(&repository, Some(50.0)).await;
+    assert!(half.is_sound());
+    assert!((1..whole.packs).contains(&half.packs_read) && half.bytes_read * 2 >= whole.bytes_read, "{half:?}");
+    assert_eq!(half.blobs, whole.blobs);
+}
+
+#[tokio::test]
 async fn what_a_failed_backup_leaves_is_no_defect() {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let folder = tempfile::tempdir().unwrap();

@@ -336,6 +336,47 @@ async fn damage_of_one_pack_is_told_apart_from_what_still_can_be_read() {
 }
 
 #[tokio::test]
+async fn a_damaged_block_affects_exactly_the_paths_that_cannot_be_read() {
+    let original = original().await;
+    let mut exact = 0;
+    for name in original.objects.keys().filter(|name| name.starts_with("packs/")) {
+        let pack = &original.objects[name];
+        let (body, _) = pack.split_last_chunk::<8>().unwrap();
+        let trailer = pack[body.len()..][..4].try_into().unwrap();
+        let footer = body.len() - u32::from_le_bytes(trailer) as usize;
+        for at in (62..footer).step_by(pack.len() / 20) {
+            let mut objects = original.objects.clone();
+            Damage::Flip(at).apply(name, &mut objects);
+            let store = stored(&objects).await;
+            let secret = Secret::key(OURS);
+            let repository = Repository::open(Arc::clone(&store), &secret, OpenOptions::default()).await.unwrap();
+            let options = CheckOptions::default().with_read_data(100.0);
+            let report = repository.check(&options, Arc::new(NoProgress)).await.unwrap();
+            let finding = report.findings.iter().find(|finding| finding.object == *name).unwrap();
+            let mut affected = finding.affected.clone();
+            if affected.iter().any(|affected| affected.contains(": everything")) {
+                continue;
+            }
+            // Without what the check has read.
+            let repository = Repository::open(store, &secret, OpenOptions::default()).await.unwrap();
+            let mut unreadable = Vec::new();
+            for (snapshot, files) in &original.snapshots {
+                for key in files.keys() {
+                    if read(&repository, snapshot, key).await.is_err() {
+                        unreadable.push(format!("{snapshot}:{key}"));
+                    }
+                }
+            }
+            affected.sort_unstable();
+            unreadable.sort_unstable();
+            assert_eq!(affected, unreadable, "{name}, a bit of byte {at}");
+            exact += 1;
+        }
+    }
+    assert!(exact > 10, "{exact}");
+}
+
+#[tokio::test]
 async fn a_repository_without_a_slot_says_so() {
     let original = original().await;
     let mut objects = original.objects.clone();
