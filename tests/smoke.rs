@@ -10,7 +10,8 @@ async fn smoke() {
     std::fs::write(src.join("a.txt"), "hello").unwrap();
     let big: Vec<u8> = (0..5_000_000u32).flat_map(|i| (i.wrapping_mul(2654435761) >> 13).to_le_bytes()).collect();
     std::fs::write(src.join("sub/big"), &big).unwrap();
-    let repo = Repository::create(dir.path().join("repo"), &Secret::key([1; 32]), CreateOptions::default()).await.unwrap();
+    let repo =
+        Repository::create(dir.path().join("repo"), &Secret::key([1; 32]), CreateOptions::default()).await.unwrap();
     let r = repo.backup(&[src.clone()], &BackupOptions::default(), Arc::new(NoProgress)).await.unwrap();
     println!("{r:#?}");
     let s = r.snapshot.unwrap();
