@@ -1,5 +1,6 @@
 //! Gets blobs back, verified.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -93,6 +94,15 @@ impl BlobReader {
             }
         }
         Err(failure.unwrap_or_else(|| self.unknown(id)))
+    }
+
+    /// Where chunks are of which there are many; those that no segment at hand knows are missing from the answer.
+    pub(crate) async fn locate_chunks(&self, mut ids: Vec<BlobId>) -> Result<HashMap<BlobId, Location>> {
+        ids.sort_unstable();
+        ids.dedup();
+        let mut found = self.index.find_sorted(ids.into()).await?;
+        found.retain(|_, location| location.place.kind == BlockKind::Data);
+        Ok(found)
     }
 
     fn unknown(&self, id: &BlobId) -> Error {

@@ -4,7 +4,7 @@
 //! store and read by position, or in memory where there is none. A reader reads
 //! small segments whole and single pages of large ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,14 +25,22 @@ use crate::store::{Listed, Store};
 /// A reader fetches segments up to this length whole: one request instead of several.
 const WHOLE_MAX: u64 = 1 << 20;
 
+/// A reader of very much fetches all segments whole if they come to this much together.
+const BULK_MAX: u64 = 64 << 20;
+
 /// Segments fetched at a time.
 const CONCURRENCY: usize = 8;
+
+/// Ids looked up at a time in a segment of which single pages are fetched.
+const LOOKUPS: usize = 32;
 
 /// How completely segments are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
     /// Wholly, with filters, for a writer or a check.
     All,
+    /// Wholly if they come to a bounded length together, and otherwise whatever is cheapest; for a reader of very much.
+    Bulk,
     /// Whatever is cheapest, for a reader.
     Pages,
 }
@@ -79,6 +87,35 @@ impl Index {
         Ok(None)
     }
 
+    /// Where each of `ids`, which are sorted, is according to the first segment that knows it.
+    ///
+    /// Much cheaper than as many calls of [`Index::find_all`]: each page is opened once.
+    pub(crate) async fn find_sorted(&self, ids: Arc<[BlobId]>) -> Result<HashMap<BlobId, Location>> {
+        self.ensure_listed().await?;
+        let mut found = HashMap::with_capacity(ids.len());
+        let mut left = ids;
+        for segment in self.segments() {
+            let looked_for = Arc::clone(&left);
+            if segment.is_remote() {
+                let find = |id: BlobId| {
+                    let segment = Arc::clone(&segment);
+                    async move { Ok::<_, Error>(segment.find(&id).await?.map(|location| (id, location))) }
+                };
+                let mut lookups = futures::stream::iter(looked_for.to_vec()).map(find).buffered(LOOKUPS);
+                while let Some(hit) = lookups.try_next().await? {
+                    found.extend(hit);
+                }
+            } else {
+                found.extend(cpu::start(move || segment.find_sorted(&looked_for)).await?);
+            }
+            left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
+            if left.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// The segments opened so far.
     pub(crate) fn segments(&self) -> Vec<Shared> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
@@ -117,6 +154,13 @@ impl Index {
                 wanted.insert(id, length);
             }
         }
+        let want = match want {
+            Want::Bulk if wanted.values().fold(0, |sum: u64, length| sum.saturating_add(*length)) <= BULK_MAX => {
+                Want::All
+            }
+            Want::Bulk => Want::Pages,
+            other => other,
+        };
         let missing: Vec<_> = {
             let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
             segments.retain(|id, _| wanted.contains_key(id));
