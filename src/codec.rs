@@ -115,3 +115,6 @@ impl<Context> Decode<Context> for Timestamp {
 }
 
 bincode::impl_borrow_decode!(Timestamp);
+
+#[cfg(test)]
+mod tests;

@@ -62,3 +62,6 @@ impl Config {
         unsealed.is_some_and(|(body, mac)| keyring.config_mac(body) == *mac)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -43,6 +43,7 @@ mod backup;
 #[doc(hidden)]
 pub mod bench;
 mod blobs;
+mod check;
 mod chunker;
 mod clock;
 mod codec;
@@ -71,10 +72,14 @@ mod snapshot;
 mod snapshots;
 mod stats;
 mod store;
+#[cfg(test)]
+#[allow(dead_code, unreachable_pub, reason = "each module's tests use their own part of this")]
+mod testing;
 #[allow(dead_code, unused_imports, reason = "check, the feed and the fuzz targets use the rest")]
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};
+pub use check::{CheckOptions, CheckReport, Finding, FindingKind};
 pub use chunker::ChunkerParameters;
 pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timestamp};
 pub use content::FileReader;

@@ -237,3 +237,6 @@ pub(crate) async fn test_semantics(parts: &Parts, name: &str, body: Bytes) -> Re
         Err(unsafe_store("it let the same name be created twice"))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -339,3 +339,6 @@ fn parse_snapshot(name: &str) -> Option<SnapshotName> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

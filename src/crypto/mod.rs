@@ -10,6 +10,8 @@
 mod keyring;
 mod seal;
 mod slot;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use keyring::{IdKey, Keyring};
 pub(crate) use seal::{Kind, Opener, Part, SALT_LEN, Salt, Sealer, TAG_LEN};

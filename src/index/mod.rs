@@ -23,6 +23,8 @@ mod build;
 mod entry;
 mod segment;
 mod set;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use build::SegmentBuilder;
 pub(crate) use entry::{Location, PackRow};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use crate::cpu;
 use crate::crypto::Keyring;
@@ -44,6 +44,8 @@ pub(crate) struct Index {
     keyring: Arc<Keyring>,
     cache: Option<PathBuf>,
     segments: RwLock<BTreeMap<ObjectId, (Want, Shared)>>,
+    /// A segment that is listed and can't be used, and why.
+    broken: Mutex<Option<(String, String)>>,
     /// Set once the segments have been listed; held while listing, so that it happens once at a time.
     listed: tokio::sync::Mutex<bool>,
 }
@@ -51,17 +53,20 @@ pub(crate) struct Index {
 impl Index {
     /// An index that has read nothing yet; `cache` is a folder for this repository's segments.
     pub(crate) fn new(store: Store, keyring: Arc<Keyring>, cache: Option<PathBuf>) -> Self {
-        Self { store, keyring, cache, segments: RwLock::default(), listed: tokio::sync::Mutex::new(false) }
+        Self {
+            store,
+            keyring,
+            cache,
+            segments: RwLock::default(),
+            broken: Mutex::default(),
+            listed: tokio::sync::Mutex::new(false),
+        }
     }
 
-    /// Where `id` is, in every segment that knows it.
-    pub(crate) async fn find_all(&self, id: &BlobId) -> Result<Vec<Location>> {
+    /// The segments, listed if they haven't been yet.
+    pub(crate) async fn known(&self) -> Result<Vec<Shared>> {
         self.ensure_listed().await?;
-        let mut found = Vec::new();
-        for segment in self.segments() {
-            found.extend(segment.find(id).await?);
-        }
-        Ok(found)
+        Ok(self.segments())
     }
 
     /// Where `id` is according to the segments at hand; see [`Index::refresh`].
@@ -80,6 +85,12 @@ impl Index {
         segments.values().map(|(_, segment)| Arc::clone(segment)).collect()
     }
 
+    /// Why a blob may be found nowhere: a segment that can't be used. What the others know can still be read.
+    pub(crate) fn broken(&self) -> Option<Error> {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.as_ref().map(|(segment, reason)| Error::corrupt(segment, reason))
+    }
+
     async fn ensure_listed(&self) -> Result<()> {
         let mut listed = self.listed.lock().await;
         if !*listed {
@@ -90,6 +101,8 @@ impl Index {
     }
 
     /// Lists the segments again, opens those that are new and forgets those that are gone.
+    ///
+    /// One that can't be used is an error where all are wanted; a reader does without, see [`Index::broken`].
     pub(crate) async fn refresh(&self, want: Want) -> Result<()> {
         let mut listed = self.listed.lock().await;
         self.load(want).await?;
@@ -111,14 +124,23 @@ impl Index {
                 |id: &ObjectId| segments.get(id).is_some_and(|(have, _)| *have == Want::All || want == Want::Pages);
             wanted.into_iter().filter(|(id, _)| !enough(id)).collect()
         };
-        let opened: Vec<(ObjectId, Want, Segment)> = futures::stream::iter(missing)
+        let mut opening = futures::stream::iter(missing)
             .map(|(id, length)| self.open_segment(id, length, want))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect()
-            .await?;
-        for (id, want, segment) in opened {
-            self.insert(id, want, segment);
+            .buffer_unordered(CONCURRENCY);
+        let mut broken = None;
+        while let Some(opened) = opening.next().await {
+            match opened {
+                Ok((id, want, segment)) => self.insert(id, want, segment),
+                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason })
+                    if want == Want::Pages =>
+                {
+                    tracing::warn!(object, reason, "an index segment can't be used");
+                    broken = Some((object, reason));
+                }
+                Err(error) => return Err(error),
+            }
         }
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
         Ok(())
     }
 
@@ -133,6 +155,13 @@ impl Index {
         let segment = cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await?;
         self.insert(id, Want::All, segment);
         Ok(())
+    }
+
+    /// Reads a segment from the store whatever is at hand, for checks: wholly verified, and not made known.
+    pub(crate) async fn fetch(&self, id: ObjectId, length: u64) -> Result<Shared> {
+        let bytes = self.store.get(&Name::Index(id).to_string(), length).await?;
+        let (keyring, cache) = (Arc::clone(&self.keyring), self.cache.clone());
+        cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await.map(Arc::new)
     }
 
     async fn open_segment(&self, id: ObjectId, length: u64, want: Want) -> Result<(ObjectId, Want, Segment)> {

@@ -20,6 +20,8 @@
 mod block;
 mod footer;
 mod seal;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use block::{Block, BlockKind, CompressedBlock, Encoding, PLAIN_MAX, Place};
 pub(crate) use footer::{BlockEntry, Footer, footer_range, parse_footer, parse_header, parse_pack};

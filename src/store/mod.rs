@@ -91,11 +91,14 @@ impl Store {
     ///
     /// A store that doesn't refuse overwrites, with the very bytes that are there already.
     pub(crate) async fn refuses_to_overwrite(&self, name: &str, body: Bytes) -> Result<bool> {
-        match self.put_once(name, body).await {
-            Ok(()) => Ok(false),
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(true),
-            Err(failure) => Err(store_error("create", name, failure)),
-        }
+        self.retry("create", name, || async {
+            match self.put_once(name, body.clone()).await {
+                Ok(()) => Ok(false),
+                Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => Ok(true),
+                Err(failure) => Err(failure),
+            }
+        })
+        .await
     }
 
     /// Whether this is a network file system, whose clients may see each other's files late.

@@ -1,0 +1,182 @@
+//! Known answers for every derived key, a second implementation of sealing, and messages out of their place.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+
+use super::*;
+use crate::error::Result;
+use crate::testing::{assert_golden, each_damage, fixed, keyring, stranger};
+
+const KINDS: [Kind; 6] = [Kind::Config, Kind::KeySlot, Kind::Pack, Kind::Index, Kind::Registration, Kind::Snapshot];
+const PARTS: [Part; 6] = [Part::Body, Part::Data, Part::Nodes, Part::Footer, Part::Page, Part::PackTable];
+
+/// The first two buffers of the fixed surroundings, which are the keyring's secrets.
+fn secrets() -> [[u8; 32]; 2] {
+    let surroundings = fixed();
+    [surroundings.random(), surroundings.random()]
+}
+
+#[test]
+fn derived_keys_have_known_answers() {
+    let keyring = keyring();
+    let gear = keyring.gear_table().iter().flat_map(|entry| entry.to_le_bytes()).collect::<Vec<_>>();
+    let answers = [
+        keyring.to_bytes().to_vec(),
+        keyring.chunk_id().id(b"").as_bytes().to_vec(),
+        keyring.chunk_id().id(b"a chunk").as_bytes().to_vec(),
+        keyring.node_id().id(b"a node").as_bytes().to_vec(),
+        gear[..32].to_vec(),
+        blake3::hash(&gear).as_bytes().to_vec(),
+        keyring.tree_cuts().to_vec(),
+        keyring.series_tag("default").as_bytes().to_vec(),
+        keyring.config_mac(b"a config").as_bytes().to_vec(),
+    ];
+    assert_golden("derived-keys", &answers.concat());
+}
+
+/// The derivations again, from their description alone.
+#[test]
+fn derived_keys_are_what_the_format_says() {
+    let (keyring, [identity, sealing]) = (keyring(), secrets());
+    assert_eq!(keyring.to_bytes().to_vec(), [&identity[..], &[1], &sealing].concat());
+    let keyed = |context: &str, message: &[u8]| blake3::keyed_hash(&blake3::derive_key(context, &identity), message);
+    assert_eq!(keyring.chunk_id().id(b"x").as_bytes()[..], keyed("backstop v1 chunk id", b"x").as_bytes()[..20]);
+    assert_eq!(keyring.node_id().id(b"x").as_bytes()[..], keyed("backstop v1 node id", b"x").as_bytes()[..20]);
+    assert_eq!(keyring.series_tag("s").as_bytes()[..], keyed("backstop v1 series tag", b"s").as_bytes()[..16]);
+    assert_eq!(keyring.config_mac(b"c"), keyed("backstop v1 config authentication", b"c"));
+    assert_eq!(keyring.tree_cuts(), blake3::derive_key("backstop v1 tree cuts", &identity));
+    let mut gear = [0; 2048];
+    let context = "backstop v1 chunker gear table";
+    blake3::Hasher::new_derive_key(context).update(&identity).finalize_xof().fill(&mut gear);
+    let entries: Vec<u64> = gear.as_chunks::<8>().0.iter().map(|entry| u64::from_le_bytes(*entry)).collect();
+    assert_eq!(keyring.gear_table().as_slice(), entries);
+}
+
+/// Seals as the format is described, with nothing of this module but its numbers.
+fn seal_by_hand(kind: u8, part: u8, number: u32, name: &str, salt: &Salt, plain: &[u8]) -> Vec<u8> {
+    let context = if matches!(kind, 3 | 4) { "backstop v1 seal data" } else { "backstop v1 seal records" };
+    let domain = blake3::derive_key(context, &secrets()[1]);
+    let key = blake3::keyed_hash(&domain, &[&salt[..], &[kind]].concat());
+    let key = LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_bytes()).unwrap());
+    let mut nonce = [0; 12];
+    nonce[..4].copy_from_slice(&number.to_le_bytes());
+    let mut message = plain.to_vec();
+    let aad = Aad::from([&[kind, part], name.as_bytes()].concat());
+    key.seal_in_place_append_tag(Nonce::assume_unique_for_key(nonce), aad, &mut message).unwrap();
+    message
+}
+
+#[test]
+fn messages_are_sealed_as_the_format_says() {
+    let (keyring, surroundings) = (keyring(), fixed());
+    for kind in KINDS {
+        let mut sealer = keyring.sealer(kind, &surroundings);
+        let (salt, generation) = (*sealer.salt(), sealer.generation());
+        assert_eq!(generation, 0);
+        for (expected, part) in (0..).zip(PARTS) {
+            let mut message = b"a message".to_vec();
+            let number = sealer.seal(part, "its/name", &mut message).unwrap();
+            assert_eq!(number, expected);
+            assert_eq!(message, seal_by_hand(kind as u8, part as u8, number, "its/name", &salt, b"a message"));
+            let opener = keyring.opener(kind, generation, &salt, "it").unwrap();
+            opener.open(number, part, "its/name", &mut message, "it").unwrap();
+            assert_eq!(message, b"a message");
+        }
+    }
+}
+
+#[test]
+fn no_two_objects_share_a_key() {
+    let (keyring, surroundings) = (keyring(), fixed());
+    let seal = |kind| {
+        let mut message = vec![0; 16];
+        keyring.sealer(kind, &surroundings).seal(Part::Body, "", &mut message).unwrap();
+        message
+    };
+    assert_ne!(seal(Kind::Pack), seal(Kind::Pack), "each has a fresh salt");
+}
+
+#[test]
+fn a_message_opens_in_its_place_alone() {
+    let (keyring, surroundings) = (keyring(), fixed());
+    let mut sealer = keyring.sealer(Kind::Pack, &surroundings);
+    let salt = *sealer.salt();
+    let mut messages = Vec::new();
+    for plain in [&b"zero"[..], b"one"] {
+        let mut message = plain.to_vec();
+        sealer.seal(Part::Data, "name", &mut message).unwrap();
+        messages.push(message);
+    }
+    let open = |keyring: &Keyring, kind, salt: &Salt, number, part, name: &str, message: &[u8]| -> Result<Vec<u8>> {
+        let mut message = message.to_vec();
+        keyring.opener(kind, 0, salt, "it")?.open(number, part, name, &mut message, "it").map(|()| message)
+    };
+    assert_eq!(open(&keyring, Kind::Pack, &salt, 1, Part::Data, "name", &messages[1]).unwrap(), b"one");
+    let mut other_salt = salt;
+    other_salt[31] ^= 1;
+    for (what, outcome) in [
+        ("another's number", open(&keyring, Kind::Pack, &salt, 0, Part::Data, "name", &messages[1])),
+        ("a number of its own", open(&keyring, Kind::Pack, &salt, 257, Part::Data, "name", &messages[1])),
+        ("another part", open(&keyring, Kind::Pack, &salt, 1, Part::Nodes, "name", &messages[1])),
+        ("another name", open(&keyring, Kind::Pack, &salt, 1, Part::Data, "nam", &messages[1])),
+        ("no name", open(&keyring, Kind::Pack, &salt, 1, Part::Data, "", &messages[1])),
+        ("another kind", open(&keyring, Kind::Index, &salt, 1, Part::Data, "name", &messages[1])),
+        ("another salt", open(&keyring, Kind::Pack, &other_salt, 1, Part::Data, "name", &messages[1])),
+        ("another keyring", open(&stranger(), Kind::Pack, &salt, 1, Part::Data, "name", &messages[1])),
+    ] {
+        assert!(outcome.unwrap_err().is_corrupt(), "{what}");
+    }
+    each_damage(&messages[1], |what, damaged| {
+        let outcome = open(&keyring, Kind::Pack, &salt, 1, Part::Data, "name", damaged);
+        assert!(outcome.unwrap_err().is_corrupt(), "{what}");
+    });
+}
+
+#[test]
+fn generations_are_told_apart() {
+    let [identity, first] = secrets();
+    let encoded = [&identity[..], &[2], &first, &[9; 32]].concat();
+    let rotated = Keyring::from_bytes(&encoded, "it").unwrap();
+    let surroundings = fixed();
+    let mut sealer = rotated.sealer(Kind::Snapshot, &surroundings);
+    let (salt, generation) = (*sealer.salt(), sealer.generation());
+    assert_eq!(generation, 1, "the newest seals");
+    let mut message = b"new".to_vec();
+    sealer.seal(Part::Body, "", &mut message).unwrap();
+    let old = rotated.opener(Kind::Snapshot, 0, &salt, "it").unwrap();
+    assert!(old.open(0, Part::Body, "", &mut message.clone(), "it").unwrap_err().is_corrupt());
+    rotated.opener(Kind::Snapshot, 1, &salt, "it").unwrap().open(0, Part::Body, "", &mut message, "it").unwrap();
+    assert_eq!(message, b"new");
+    assert_eq!(rotated.chunk_id().id(b"x"), keyring().chunk_id().id(b"x"), "names outlive a rotation");
+    for generation in [2, u32::MAX] {
+        assert!(rotated.opener(Kind::Snapshot, generation, &salt, "it").is_err(), "{generation}");
+    }
+}
+
+#[test]
+fn keyrings_are_decoded_with_care() {
+    let sound = keyring().to_bytes();
+    for length in 0..sound.len() {
+        assert!(Keyring::from_bytes(&sound[..length], "it").unwrap_err().is_corrupt(), "cut to {length}");
+    }
+    assert!(Keyring::from_bytes(&[&sound[..], &[0]].concat(), "it").is_err());
+    assert!(Keyring::from_bytes(&[0; 33], "it").is_err(), "no generation");
+    let many = [&[0; 32][..], &[251, 0x01, 0x10], &vec![0; 4097 * 32]].concat();
+    assert!(Keyring::from_bytes(&many, "it").is_err(), "too many generations");
+}
+
+#[test]
+fn kinds_have_numbers() {
+    for (number, kind) in (1..).zip(KINDS) {
+        assert_eq!(kind as u8, number);
+        assert_eq!(Kind::from_number(number), Some(kind));
+    }
+    assert!([0, 7, 255].iter().all(|number| Kind::from_number(*number).is_none()));
+    assert_eq!(PARTS.map(|part| part as u8), [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn secrets_are_not_shown() {
+    assert_eq!(format!("{:?}", Secret::passphrase("swordfish")), "Secret::passphrase(..)");
+    assert_eq!(format!("{:?}", Secret::key([7; 32])), "Secret::key(..)");
+    assert!(!format!("{:?}", keyring()).contains(|c: char| c.is_ascii_digit() && c != '1'));
+}

@@ -1,0 +1,243 @@
+//! The pack's golden bytes, and all that is refused: damage, and what a holder of the keys could forge.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::clock::Surroundings;
+use crate::codec;
+use crate::crypto::{Keyring, Kind, Part, TAG_LEN};
+use crate::error::Result;
+use crate::id::{BlobId, WriterId};
+use crate::object::{self, Header};
+use crate::testing::{assert_golden, each_damage, fixed, keyring, stranger};
+
+const WRITER: WriterId = WriterId::new(*b"a writer's own i");
+
+/// A zstd frame of one run: `length` times the letter a. Written out, so that no compressor decides its bytes.
+fn frame(length: u8) -> Vec<u8> {
+    let block = u32::from(length) << 3 | 0b011;
+    let [a, b, c, _] = block.to_le_bytes();
+    vec![0x28, 0xb5, 0x2f, 0xfd, 0x20, length, a, b, c, b'a']
+}
+
+fn blobs(kind: BlockKind, plain: &[&[u8]]) -> Vec<(BlobId, u32)> {
+    let keyring = keyring();
+    plain.iter().map(|blob| (kind.id_key(&keyring).id(blob), blob.len() as u32)).collect()
+}
+
+/// A block of two runs of the letter a under one frame, one of raw data and one of nodes.
+fn blocks() -> Vec<CompressedBlock> {
+    let runs = blobs(BlockKind::Data, &[&[b'a'; 60], &[b'a'; 40]]);
+    let raw = |kind, plain: &[&[u8]]| CompressedBlock {
+        kind,
+        encoding: Encoding::Raw,
+        plain_len: plain.concat().len() as u32,
+        blobs: blobs(kind, plain),
+        stored: plain.concat(),
+    };
+    let zstd = CompressedBlock {
+        kind: BlockKind::Data,
+        encoding: Encoding::Zstd,
+        plain_len: 100,
+        blobs: runs,
+        stored: frame(100),
+    };
+    vec![zstd, raw(BlockKind::Data, &[b"one chunk", b"another chunk"]), raw(BlockKind::Nodes, &[b"a node"])]
+}
+
+fn seal(keyring: &Keyring, surroundings: &Surroundings) -> SealedPack {
+    seal_pack(blocks(), &WRITER, keyring, surroundings).unwrap()
+}
+
+/// Reads all that there is in a pack.
+fn open(pack: &[u8], keyring: &Keyring) -> Result<Footer> {
+    let (opener, _, footer) = parse_pack(pack, keyring, "the pack")?;
+    for (place, entry) in footer.places() {
+        verify_block(pack, &place, entry, &opener, keyring, "the pack")?;
+    }
+    Ok(footer)
+}
+
+#[test]
+fn golden_bytes() {
+    let pack = seal(&keyring(), &fixed());
+    assert_golden("pack", &pack.bytes);
+    assert_eq!(pack.id, object::object_id(&pack.bytes));
+    assert_eq!(open(&pack.bytes, &keyring()).unwrap(), pack.footer);
+    let (header, writer) = parse_header(&pack.bytes, "the pack").unwrap();
+    assert_eq!((header, writer), (pack.header, WRITER));
+    let (opener, ..) = parse_pack(&pack.bytes, &keyring(), "the pack").unwrap();
+    let plain = pack.footer.places().map(|(place, _)| {
+        let range = place.range();
+        place.open(&opener, pack.bytes[range.start as usize..range.end as usize].to_vec(), "the pack").unwrap()
+    });
+    assert_eq!(plain.collect::<Vec<_>>(), [vec![b'a'; 100], b"one chunkanother chunk".to_vec(), b"a node".to_vec()]);
+}
+
+#[test]
+fn damage_is_noticed_wherever_it_is() {
+    let pack = seal(&keyring(), &fixed());
+    each_damage(&pack.bytes, |what, damaged| assert!(open(damaged, &keyring()).is_err(), "{what}"));
+    assert!(open(&pack.bytes, &stranger()).unwrap_err().is_corrupt());
+}
+
+#[test]
+fn blocks_cannot_change_places() {
+    let pack = seal(&keyring(), &fixed());
+    let (opener, ..) = parse_pack(&pack.bytes, &keyring(), "it").unwrap();
+    let places: Vec<_> = pack.footer.places().map(|(place, _)| place).collect();
+    let message = |place: &Place| pack.bytes[place.range().start as usize..place.range().end as usize].to_vec();
+    assert!(places[1].open(&opener, message(&places[1]), "it").is_ok());
+    let moved = Place { number: 2, ..places[1] };
+    assert!(moved.open(&opener, message(&places[1]), "it").unwrap_err().is_corrupt());
+    let retyped = Place { kind: BlockKind::Nodes, ..places[1] };
+    assert!(retyped.open(&opener, message(&places[1]), "it").unwrap_err().is_corrupt());
+    let relabelled = Place { encoding: Encoding::Zstd, ..places[1] };
+    assert!(relabelled.open(&opener, message(&places[1]), "it").unwrap_err().is_corrupt());
+}
+
+/// A pack whose maker holds the keys and lies: `change` may alter the footer, the footer's number, and the pack.
+fn forge(change: impl FnOnce(&mut Footer, &mut u32)) -> Vec<u8> {
+    let (keyring, surroundings) = (keyring(), fixed());
+    let mut sealer = keyring.sealer(Kind::Pack, &surroundings);
+    let mut bytes = Vec::new();
+    Header::of(&sealer).write(&mut bytes);
+    bytes.extend_from_slice(WRITER.as_bytes());
+    let mut footer = Footer::default();
+    for CompressedBlock { kind, encoding, plain_len, blobs, mut stored } in blocks() {
+        sealer.seal(kind.part(), "", &mut stored).unwrap();
+        bytes.extend_from_slice(&stored);
+        footer.blocks.push(BlockEntry { kind, encoding, stored_len: stored.len() as u32, plain_len, blobs });
+    }
+    let mut number = footer.blocks.len() as u32;
+    change(&mut footer, &mut number);
+    let mut message = footer.message(bytes.len());
+    // Messages are numbered in order, so a lie about the number is sealed under it.
+    for _ in sealer_steps(number) {
+        sealer.seal(Part::Footer, "", &mut Vec::new()).unwrap();
+    }
+    let sealed = sealer.seal(Part::Footer, &WRITER.to_string(), &mut message).unwrap();
+    bytes.extend_from_slice(&message);
+    bytes.extend_from_slice(&(message.len() as u32).to_le_bytes());
+    bytes.extend_from_slice(&sealed.to_le_bytes());
+    bytes
+}
+
+fn sealer_steps(number: u32) -> std::ops::Range<u32> {
+    3..number
+}
+
+#[test]
+fn a_footer_that_lies_is_refused() {
+    assert!(open(&forge(|_, _| ()), &keyring()).is_ok());
+    type Lie = fn(&mut Footer, &mut u32);
+    let lies: [(&str, Lie); 17] = [
+        ("a block less", |footer, _| drop(footer.blocks.pop())),
+        ("a block more", |footer, _| footer.blocks.push(footer.blocks[2].clone())),
+        ("another number of blocks", |_, number| *number = 5),
+        ("blocks in another order", |footer, _| footer.blocks.swap(0, 1)),
+        ("a stored length too long", |footer, _| footer.blocks[1].stored_len += 1),
+        ("a stored length too short", |footer, _| footer.blocks[1].stored_len -= 1),
+        ("stored lengths shifted", |footer, _| {
+            footer.blocks[0].stored_len -= 1;
+            footer.blocks[1].stored_len += 1;
+        }),
+        ("a stored length of nothing", |footer, _| footer.blocks[1].stored_len = 0),
+        ("a huge stored length", |footer, _| footer.blocks[1].stored_len = u32::MAX),
+        ("a plain length too long", |footer, _| footer.blocks[0].plain_len = 101),
+        ("a huge plain length", |footer, _| {
+            footer.blocks[0].plain_len = u32::MAX;
+            footer.blocks[0].blobs[0].1 = u32::MAX - 40;
+        }),
+        ("a bomb", |footer, _| {
+            footer.blocks[0].plain_len = 50;
+            footer.blocks[0].blobs.pop();
+            footer.blocks[0].blobs[0].1 = 50;
+        }),
+        ("an empty blob", |footer, _| footer.blocks[0].blobs.push((BlobId::new([0; 20]), 0))),
+        ("blobs that overlap", |footer, _| footer.blocks[0].blobs[1].1 = 41),
+        ("blobs cut elsewhere", |footer, _| {
+            footer.blocks[0].blobs[0].1 = 59;
+            footer.blocks[0].blobs[1].1 = 41;
+        }),
+        ("another id", |footer, _| footer.blocks[2].blobs[0].0 = BlobId::new([1; 20])),
+        ("an id of the other domain", |footer, _| {
+            footer.blocks[2].blobs[0].0 = keyring().chunk_id().id(b"a node");
+        }),
+    ];
+    for (what, lie) in lies {
+        assert!(open(&forge(lie), &keyring()).unwrap_err().is_corrupt(), "{what}");
+    }
+}
+
+#[test]
+fn the_trailer_is_checked_before_it_is_used() {
+    let trailer = |length: u32, number: u32| {
+        let mut bytes = [0; TRAILER_LEN];
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        bytes[4..].copy_from_slice(&number.to_le_bytes());
+        bytes
+    };
+    let least = (BLOCKS_START + TAG_LEN + 1 + TRAILER_LEN) as u64;
+    let range = footer_range(least, &trailer(TAG_LEN as u32 + 1, 0), "it").unwrap().range;
+    assert_eq!(range, BLOCKS_START as u64..BLOCKS_START as u64 + 17);
+    for (length, message) in [
+        (0, 0),
+        (0, 17),
+        (7, 17),
+        (8, 17),
+        (least, 16),
+        (least, 18),
+        (least, u32::MAX),
+        (PACK_MAX + 1, 17),
+        (u64::MAX, 17),
+    ] {
+        let refused = footer_range(length, &trailer(message, 0), "it");
+        assert!(refused.unwrap_err().is_corrupt(), "{message} of {length}");
+    }
+}
+
+#[test]
+fn what_is_damaged_before_it_leaves_is_not_sealed() {
+    let mut wrong = blocks();
+    wrong[1].stored[0] ^= 1;
+    let refused = seal_pack(wrong, &WRITER, &keyring(), &fixed());
+    assert!(refused.unwrap_err().is_corrupt(), "a byte that changed after it was hashed");
+}
+
+#[test]
+fn blocks_compress_where_it_pays() {
+    let block = |plain: Vec<u8>| {
+        let mut block = Block::new(BlockKind::Data);
+        block.push(keyring().chunk_id().id(&plain), Bytes::from(plain));
+        block
+    };
+    let noise = crate::testing::Random::new(1).bytes(10_000);
+    assert_eq!(block(noise.clone()).compress(Some(3)).unwrap().encoding, Encoding::Raw, "no gain");
+    assert_eq!(block(vec![0; 10_000]).compress(None).unwrap().encoding, Encoding::Raw, "not asked for");
+    let zeros = block(vec![0; 10_000]).compress(Some(3)).unwrap();
+    assert!(zeros.encoding == Encoding::Zstd && zeros.stored.len() < 100);
+    assert!(block(vec![0; PLAIN_MAX as usize + 1]).compress(Some(3)).is_err(), "too much for one block");
+}
+
+#[test]
+fn small_packs_have_few_lengths() {
+    for length in [100, 5000, 70_000] {
+        let mut block = Block::new(BlockKind::Data);
+        let plain = crate::testing::Random::new(length).bytes(length as usize);
+        block.push(keyring().chunk_id().id(&plain), plain.into());
+        let pack = seal_pack(vec![block.compress(None).unwrap()], &WRITER, &keyring(), &fixed()).unwrap();
+        assert_eq!(object::padded_length(pack.bytes.len() as u64), pack.bytes.len() as u64);
+    }
+}
+
+#[test]
+fn a_footer_is_found_by_its_encoding_alone() {
+    let footer = seal(&keyring(), &fixed()).footer;
+    let encoded = codec::encode(&footer);
+    assert_eq!(codec::decode::<Footer>(&encoded, "it").unwrap(), footer);
+    for length in [&[253, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff][..], &[252, 0xff, 0xff, 0xff, 0x0f], &[250]] {
+        let lying = [length, &encoded[1..]].concat();
+        assert!(codec::decode::<Footer>(&lying, "it").unwrap_err().is_corrupt(), "{length:?}");
+    }
+}
