@@ -199,7 +199,7 @@ class Repository:
                 continue
             if kdf == 0:
                 memory, passes, lanes = costs
-                must(memory <= 1 << 20 and passes <= 64 and lanes <= 64, "Argon2id would take too much")
+                must(memory <= 1 << 20 and memory * passes <= 4 << 20 and lanes <= 64, "Argon2id would take too much")
                 key = hash_secret_raw(secret[1], salt, passes, memory, lanes, 32, Type.ID, 0x13)
             else:
                 key = keyed(derive("raw key slot", secret[1]), salt)
@@ -391,14 +391,15 @@ class Repository:
         must(values.u8() == 128 + level and level <= 31, "a node of another level")
         if level == 0:
             pieces = self.pieces(values)
+            values.end()
             must(sum(l * r for _, l, r in pieces) == length, "a sequence's length")
             yield from pieces
         else:
             items = values.list(lambda: (values.raw(20), values.u64()))
+            values.end()
             must(items and all(item[1] for item in items) and sum(item[1] for item in items) == length, "a length")
             for child, below in items:
                 yield from self.sequence(child, below, level - 1)
-        values.end()
 
 
 def extract(repository, snapshot, destination):

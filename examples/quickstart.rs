@@ -36,10 +36,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
     // Absolute paths are stored without their leading `/`.
     let path = Key::from_path(source.to_str().ok_or("the path is not UTF-8")?.trim_start_matches('/'))?;
-    fs::create_dir_all(&restored)?;
     let start = Instant::now();
-    repository.restore(&snapshot, Some(&path), &restored, &RestoreOptions::default(), Arc::new(NoProgress)).await?;
+    let options = RestoreOptions::default();
+    let report = repository.restore(&snapshot, Some(&path), &restored, &options, Arc::new(NoProgress)).await?;
     println!("restored    {} in {:.0?}", restored.display(), start.elapsed());
+    println!(
+        "            {} files, {} bytes written, {} found right",
+        report.files, report.bytes_written, report.unchanged
+    );
 
     let equal = compare(&source, &restored)?;
     println!("compared    {equal} files, all equal");

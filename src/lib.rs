@@ -3,12 +3,12 @@
 //! A [`Repository`] lies on an object store and is opened with a [`Secret`]. A backup adds a [`Snapshot`] to a
 //! named series; a restore gives a snapshot back, or a part of it.
 //!
-//! ```
+//! ```standalone_crate
 //! # use std::{path::Path, sync::Arc};
 //! # use backstop::{BackupOptions, CreateOptions, NoProgress, Repository, RestoreOptions, Secret};
 //! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let folder = tempfile::tempdir()?; std::fs::write(folder.path().join("note"), "buy milk")?;
-//! # std::env::set_current_dir(&folder)?; std::fs::create_dir("restored")?;
+//! # std::env::set_current_dir(&folder)?;
 //! let secret = Secret::passphrase("correct horse battery staple");
 //! let repository = Repository::create("backup", &secret, CreateOptions::default()).await?;
 //! let report = repository.backup(&["note".into()], &BackupOptions::default(), Arc::new(NoProgress)).await?;
