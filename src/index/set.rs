@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 
 use crate::cpu;
 use crate::crypto::Keyring;
@@ -89,7 +89,7 @@ impl Index {
 
     /// Where each of `ids`, which are sorted, is according to the first segment that knows it.
     ///
-    /// Much cheaper than as many calls of [`Index::find_all`]: each page is opened once.
+    /// Much cheaper than as many lookups: each page is opened once.
     pub(crate) async fn find_sorted(&self, ids: Arc<[BlobId]>) -> Result<HashMap<BlobId, Location>> {
         self.ensure_listed().await?;
         let mut found = HashMap::with_capacity(ids.len());
