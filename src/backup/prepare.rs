@@ -124,19 +124,23 @@ impl Preparer {
         }
     }
 
-    /// Prepares one path; `known` says that the parent has an entry for it, which a failure takes away.
-    pub(super) fn prepare(&mut self, found: &Found, known: bool, out: &mut Outbox) -> Result<(), Gone> {
+    /// Prepares one path; `known` is the parent's entry for it, which a failure takes away.
+    pub(super) fn prepare(&mut self, found: &Found, known: Option<&Entry>, out: &mut Outbox) -> Result<(), Gone> {
         match self.entry(found, out) {
             Ok(entry) => {
-                self.totals.count(found.kind(), entry.size, known);
+                self.totals.count_present(found.kind(), entry.size);
                 self.progress.advance(u64::from(found.kind() == EntryKind::File), 0);
+                if known == Some(&entry) {
+                    return Ok(());
+                }
+                self.totals.count_difference(known.is_some());
                 out.push(Item::Entry(found.key.clone(), Box::new(entry)))
             }
             Err(Stop::Failed(error)) => {
                 self.report(&found.path(), &error, out)?;
                 // Its chunks so far must not share a block with the next file's.
                 out.push(Item::EndOfFile)?;
-                if known {
+                if known.is_some() {
                     self.totals.count_removed();
                     out.push(Item::Removed(found.key.clone()))?;
                 }
