@@ -23,26 +23,44 @@ const PROBE_LEN: usize = 16 << 10;
 /// sample of 16 KiB measures 7.989.
 const SUSPICIOUS_ENTROPY: f64 = 7.6;
 
+/// A compressor, the level it is set to, and room for the longest frame so far.
+struct Compression {
+    level: i32,
+    compressor: Compressor<'static>,
+    frame: Vec<u8>,
+}
+
 thread_local! {
-    static COMPRESSOR: RefCell<Option<(i32, Compressor<'static>)>> = const { RefCell::new(None) };
+    static COMPRESSION: RefCell<Option<Compression>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Compresses `plain` at `level` to one zstd frame.
-pub(crate) fn compress(plain: &[u8], level: i32) -> Result<Vec<u8>> {
+/// Compresses `plain` at `level` to one zstd frame, with room for `spare` more bytes after it.
+///
+/// The frame takes up what it needs: many wait in memory for their pack.
+pub(crate) fn compress(plain: &[u8], level: i32, spare: usize) -> Result<Vec<u8>> {
     let failed = |error: std::io::Error| Error::worker(format!("zstd failed to compress a block: {error}"));
-    COMPRESSOR.with_borrow_mut(|slot| {
-        let compressor = match slot {
-            Some((current, compressor)) => {
-                if *current != level {
-                    compressor.set_compression_level(level).map_err(failed)?;
-                    *current = level;
-                }
-                compressor
-            }
-            None => &mut slot.insert((level, Compressor::new(level).map_err(failed)?)).1,
+    COMPRESSION.with_borrow_mut(|slot| {
+        let Compression { level: current, compressor, frame } = match slot {
+            Some(compression) => compression,
+            None => slot.insert(Compression {
+                level,
+                compressor: Compressor::new(level).map_err(failed)?,
+                frame: Vec::new(),
+            }),
         };
-        compressor.compress(plain).map_err(failed)
+        if *current != level {
+            compressor.set_compression_level(level).map_err(failed)?;
+            *current = level;
+        }
+        let bound = zstd::zstd_safe::compress_bound(plain.len());
+        if frame.len() < bound {
+            frame.resize(bound, 0);
+        }
+        let length = compressor.compress_to_buffer(plain, frame.as_mut_slice()).map_err(failed)?;
+        let mut exact = Vec::with_capacity(length + spare);
+        exact.extend_from_slice(&frame[..length]);
+        Ok(exact)
     })
 }
 
@@ -75,7 +93,7 @@ pub(crate) fn is_compressible(data: &[u8]) -> bool {
         return true;
     }
     let probe = sample(data, PROBE_LEN);
-    match compress(&probe, 1) {
+    match compress(&probe, 1, 0) {
         Ok(frame) => frame.len() < probe.len() - probe.len() / 32,
         Err(_) => true,
     }
@@ -129,7 +147,7 @@ mod tests {
     fn frames_round_trip_at_every_level() {
         let text = b"the quick brown fox ".repeat(500);
         for level in LEVELS {
-            let frame = compress(&text, level).unwrap();
+            let frame = compress(&text, level, 0).unwrap();
             assert!(frame.len() < text.len() / 2);
             assert_eq!(decompress(&frame, text.len(), "it").unwrap(), text);
         }
@@ -138,7 +156,7 @@ mod tests {
     #[test]
     fn a_lying_length_or_a_damaged_frame_is_corrupt() {
         let text = b"the quick brown fox ".repeat(500);
-        let frame = compress(&text, 3).unwrap();
+        let frame = compress(&text, 3, 0).unwrap();
         for wrong in [0, text.len() - 1, text.len() + 1] {
             assert!(decompress(&frame, wrong, "it").unwrap_err().is_corrupt(), "{wrong}");
         }

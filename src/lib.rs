@@ -1,10 +1,49 @@
-//! Backstop: a content-addressed, deduplicating, encrypted backup engine.
+//! Backstop: a content-addressed, deduplicating, encrypted backup engine to embed in servers.
+//!
+//! A [`Repository`] lies on an object store and is opened with a [`Secret`]. A backup adds a [`Snapshot`] to a
+//! named series; a restore gives a snapshot back, or a part of it.
+//!
+//! ```standalone_crate
+//! # use std::{path::Path, sync::Arc};
+//! # use backstop::{BackupOptions, CreateOptions, NoProgress, Repository, RestoreOptions, Secret};
+//! # #[tokio::main] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let folder = tempfile::tempdir()?; std::fs::write(folder.path().join("note"), "buy milk")?;
+//! # std::env::set_current_dir(&folder)?;
+//! let secret = Secret::passphrase("correct horse battery staple");
+//! let repository = Repository::create("backup", &secret, CreateOptions::default()).await?;
+//! let report = repository.backup(&["note".into()], &BackupOptions::default(), Arc::new(NoProgress)).await?;
+//! let snapshot = report.snapshot.ok_or("a dry run makes no snapshot")?;
+//! repository.restore(&snapshot, None, Path::new("restored"), &RestoreOptions::default(), Arc::new(NoProgress)).await?;
+//! # assert_eq!(std::fs::read("restored/note")?, b"buy milk");
+//! # Ok(()) }
+//! ```
+//!
+//! Operations are futures on a Tokio runtime. Dropping one stops it; nothing of it is visible before its commit.
+//! They report to a [`Progress`], and what goes wrong with single files is in their reports, not an [`Error`].
+//! Cloud stores are behind the cargo features `aws`, `gcp` and `azure`.
+//!
+//! # The map
+//!
+//! A module uses only what lies below it; a test holds that.
+//!
+//! ```text
+//! operations   backup restore check keys read snapshots stats      each an `impl Repository`
+//! repository   repository: opens and creates, owns the parts       over config, slot
+//! structures   registration, over snapshot, over content, over blobs, over index and files, over pack and tree
+//! objects      object: headers, records, padding                   over store: create, read, list, delete
+//! transforms   chunker compress crypto layout                      over codec; bytes in, bytes out
+//! words        id error progress clock cpu
+//! ```
+//!
+//! Every stored byte, what may be relied on with several writers, and what an onlooker can learn are described in
+//! `docs/format.md`; `docs/reader.py` is an independent reader of it.
 
 mod backup;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;
 mod blobs;
+mod check;
 mod chunker;
 mod clock;
 mod codec;
@@ -28,6 +67,7 @@ mod progress;
 mod read;
 mod registration;
 mod repository;
+mod restore;
 mod slot;
 mod snapshot;
 mod snapshots;
@@ -40,6 +80,7 @@ mod testing;
 mod tree;
 
 pub use backup::{BackupOptions, BackupReport};
+pub use check::{CheckOptions, CheckReport, Finding, FindingKind};
 pub use chunker::ChunkerParameters;
 pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timestamp};
 pub use content::FileReader;
@@ -50,6 +91,7 @@ pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use progress::{NoProgress, Phase, Progress};
 pub use registration::WriterMode;
 pub use repository::{CreateOptions, OpenOptions, Repository};
+pub use restore::{RestoreOptions, RestoreReport};
 pub use slot::{KeyKind, KeySlot};
 pub use snapshot::{Failure, Snapshot, SnapshotStats};
 pub use snapshots::Selector;

@@ -207,10 +207,10 @@ impl Repository {
             other => other?,
         };
         let config = Config::parse(&bytes)?;
-        let slots = read_slots(&store).await?;
+        let (slots, damage) = read_slots(&store).await?;
         let (tried, secret) = (slots.len(), secret.clone());
         let opened = cpu::block(move || open_slots(slots, &secret, &bytes)).await?;
-        let (keyring, slot) = opened.ok_or(Error::WrongSecret { slots: tried })?;
+        let (keyring, slot) = opened.ok_or_else(|| no_slot_opens(tried, damage))?;
         Ok(Self::assemble(store, Arc::new(keyring), config, slot, options))
     }
 
@@ -284,7 +284,12 @@ impl Repository {
 
     /// All key slots; one that is damaged is left out with a warning.
     pub(crate) async fn slots(&self) -> Result<Vec<(ObjectId, Slot)>> {
-        read_slots(self.store()).await
+        read_slots(self.store()).await.map(|(slots, _)| slots)
+    }
+
+    /// What the config object says.
+    pub(crate) fn config(&self) -> &Config {
+        &self.0.config
     }
 }
 
@@ -302,24 +307,45 @@ fn exists(store: &Store) -> Error {
     )
 }
 
-/// Reads the key slots. A damaged one must not keep the others from opening the repository.
-async fn read_slots(store: &Store) -> Result<Vec<(ObjectId, Slot)>> {
+/// Why no slot opened, of `tried` sound ones: the secret need not be wrong if its slot is damaged.
+fn no_slot_opens(tried: usize, damage: Option<Error>) -> Error {
+    match damage {
+        Some(Error::Corrupt { object, reason }) => {
+            Error::corrupt(object, format!("{reason}, and the secret opens none of the other {tried} key slots"))
+        }
+        Some(damage) => damage,
+        None if tried == 0 => Error::corrupt(layout::KEYS, "no key slot is left"),
+        None => Error::WrongSecret { slots: tried },
+    }
+}
+
+/// Reads the key slots, and says what is wrong with one that can't be used.
+///
+/// A damaged one must not keep the others from opening the repository.
+async fn read_slots(store: &Store) -> Result<(Vec<(ObjectId, Slot)>, Option<Error>)> {
     let listed = store.list(layout::KEYS).await?;
     let mut ids: Vec<_> = listed.iter().filter_map(|listed| key_id(&listed.name)).collect();
     ids.sort_unstable();
     let read = |id: ObjectId| async move {
         let name = Name::Key(id).to_string();
         match store.get(&name, SLOT_MAX).await.and_then(|bytes| Slot::parse(&bytes, &id)) {
-            Ok(slot) => Ok(Some((id, slot))),
+            Ok(slot) => Ok(Ok((id, slot))),
             Err(error @ Error::Store { .. }) => Err(error),
             Err(error) => {
                 tracing::warn!(name, %error, "a key slot can't be used");
-                Ok(None)
+                Ok(Err(error))
             }
         }
     };
     let slots: Vec<_> = futures::stream::iter(ids).map(read).buffered(CONCURRENCY).try_collect().await?;
-    Ok(slots.into_iter().flatten().collect())
+    let (mut sound, mut damage) = (Vec::new(), None);
+    for slot in slots {
+        match slot {
+            Ok(slot) => sound.push(slot),
+            Err(error) => damage = Some(error),
+        }
+    }
+    Ok((sound, damage))
 }
 
 fn key_id(name: &str) -> Option<ObjectId> {

@@ -102,6 +102,11 @@ impl Slot {
         codec::decode(read_magic(bytes, Kind::KeySlot, &name)?, &name)
     }
 
+    /// The repository that it says it belongs to.
+    pub(crate) fn repository(&self) -> RepositoryId {
+        self.about.repository
+    }
+
     /// What a list of keys shows.
     pub(crate) fn describe(&self, id: ObjectId, current: bool) -> KeySlot {
         let kind = match self.wrapped.kdf {

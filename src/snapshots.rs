@@ -60,7 +60,7 @@ impl Repository {
     /// [`Error::NotFound`] if there is none.
     pub async fn find(&self, selector: &Selector) -> Result<Snapshot> {
         let (found, wanted) = match selector {
-            Selector::Latest => (self.latest_of_all(None).await?, "any snapshot".to_owned()),
+            Selector::Latest => (self.latest_of_all(None).await?, "a snapshot".to_owned()),
             Selector::LatestOf { series } => (self.latest_of(series, None).await?, format!("a snapshot of {series:?}")),
             Selector::Number { series, number } => {
                 validate_series(series)?;
@@ -71,7 +71,7 @@ impl Repository {
                 (self.latest_of(series, Some(*time)).await?, format!("a snapshot of {series:?} at or before that time"))
             }
             Selector::AtOrBefore { series: None, time } => {
-                (self.latest_of_all(Some(*time)).await?, "any snapshot at or before that time".to_owned())
+                (self.latest_of_all(Some(*time)).await?, "a snapshot at or before that time".to_owned())
             }
         };
         found.ok_or_else(|| Error::not_found(wanted))

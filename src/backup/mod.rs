@@ -10,6 +10,7 @@
 //! nothing is visible before the commit.
 
 mod assemble;
+mod estimate;
 mod prepare;
 mod scan;
 mod stream;
@@ -19,6 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::backup::assemble::Assembly;
+use crate::backup::estimate::Estimate;
 use crate::backup::scan::{Scan, ScanTotals};
 use crate::blobs::{BlobWriter, WriteOptions};
 use crate::compress;
@@ -54,6 +56,8 @@ pub struct BackupOptions {
     pub compression_level: i32,
     /// Read every file, whether or not it looks unchanged since the series' last snapshot.
     pub read_all: bool,
+    /// Count the source beside the backup, so that the progress can tell what to expect: a second walk.
+    pub estimate: bool,
     /// Threads that read files; nothing for as many as there are cores, but at least four.
     pub readers: Option<usize>,
 }
@@ -70,6 +74,7 @@ impl Default for BackupOptions {
             dry_run: false,
             compression_level: WriteOptions::default().level,
             read_all: false,
+            estimate: false,
             readers: None,
         }
     }
@@ -108,6 +113,13 @@ impl BackupOptions {
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
+        self
+    }
+
+    /// Counts the source beside the backup, so that the progress can tell what to expect.
+    #[must_use]
+    pub fn with_estimate(mut self, estimate: bool) -> Self {
+        self.estimate = estimate;
         self
     }
 
@@ -206,13 +218,21 @@ impl Repository {
     ) -> Result<BackupReport> {
         options.validate()?;
         let (roots, walk_options) = (paths.to_vec(), options.walk_options());
-        let walk = cpu::block(move || Walk::new(&roots, &walk_options)).await?;
+        let counted = options.estimate;
+        let (walk, count) = cpu::block(move || {
+            let count = counted.then(|| Walk::new(&roots, &walk_options)).transpose()?;
+            Ok((Walk::new(&roots, &walk_options)?, count))
+        })
+        .await?;
         let mut session = Session::begin(self, options, &progress).await?;
         progress.phase(Phase::BackingUp);
+        // Without a thread for it the backup does without.
+        let estimate = count.and_then(|walk| Estimate::start(walk, Arc::clone(&progress)).ok());
         let content = match self.store_files(walk, paths, options, &mut session, &progress).await {
             Ok(content) => content,
             Err(error) => return Err(session.abandon(error).await),
         };
+        drop(estimate);
         session.commit(content, &progress).await
     }
 

@@ -66,7 +66,7 @@ impl Transforms {
 
 /// Compresses a block.
 pub fn compress(plain: &[u8], level: i32) -> Result<Vec<u8>> {
-    compress::compress(plain, level)
+    compress::compress(plain, level, 0)
 }
 
 /// Decompresses a block of `plain_len` bytes.

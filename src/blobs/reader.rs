@@ -1,5 +1,6 @@
 //! Gets blobs back, verified.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use crate::cpu;
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
-use crate::index::{Index, Location, PackRow, Want};
+use crate::index::{Index, Location, PackRow, Segment, Want};
 use crate::layout::Name;
 use crate::object::too_short;
 use crate::pack::{BlockKind, Place};
@@ -59,27 +60,58 @@ impl BlobReader {
             if refresh {
                 self.index.refresh(Want::Pages).await?;
             }
-            for location in self.index.find_all(id).await? {
-                match self.read_at(kind, id, &location).await {
-                    Ok(blob) => return Ok(blob),
+            for segment in self.index.known().await? {
+                match self.read_from(&segment, kind, id).await {
+                    Ok(Some(blob)) => return Ok(blob),
+                    Ok(None) => {}
                     Err(error) => failure = Some(error),
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| unknown(id)))
+        Err(failure.unwrap_or_else(|| self.unknown(id)))
+    }
+
+    async fn read_from(&self, segment: &Segment, kind: BlockKind, id: &BlobId) -> Result<Option<Bytes>> {
+        match segment.find(id).await? {
+            Some(location) => self.read_at(kind, id, &location).await.map(Some),
+            None => Ok(None),
+        }
     }
 
     /// Where a blob is, from newer segments if need be; an error if no segment knows it.
     pub(crate) async fn locate(&self, kind: BlockKind, id: &BlobId) -> Result<Location> {
-        let of_kind = |found: Vec<Location>| found.into_iter().find(|location| location.place.kind == kind);
-        if let Some(location) = of_kind(self.index.find_all(id).await?) {
-            return Ok(location);
+        let mut failure = None;
+        for refresh in [false, true] {
+            if refresh {
+                self.index.refresh(Want::Pages).await?;
+            }
+            for segment in self.index.known().await? {
+                match segment.find(id).await {
+                    Ok(Some(location)) if location.place.kind == kind => return Ok(location),
+                    Ok(_) => {}
+                    Err(error) => failure = Some(error),
+                }
+            }
         }
-        self.index.refresh(Want::Pages).await?;
-        of_kind(self.index.find_all(id).await?).ok_or_else(|| unknown(id))
+        Err(failure.unwrap_or_else(|| self.unknown(id)))
     }
 
-    async fn read_at(&self, kind: BlockKind, id: &BlobId, location: &Location) -> Result<Bytes> {
+    /// Where chunks are of which there are many; those that no segment at hand knows are missing from the answer.
+    pub(crate) async fn locate_chunks(&self, mut ids: Vec<BlobId>) -> Result<HashMap<BlobId, Location>> {
+        ids.sort_unstable();
+        ids.dedup();
+        let mut found = self.index.find_sorted(ids.into()).await?;
+        found.retain(|_, location| location.place.kind == BlockKind::Data);
+        Ok(found)
+    }
+
+    fn unknown(&self, id: &BlobId) -> Error {
+        let unknown = || Error::corrupt(format!("blob {id}"), "no index segment says where it is");
+        self.index.broken().unwrap_or_else(unknown)
+    }
+
+    /// Reads one blob from one place.
+    pub(crate) async fn read_at(&self, kind: BlockKind, id: &BlobId, location: &Location) -> Result<Bytes> {
         let name = Name::Pack(location.pack.id).to_string();
         if location.place.kind != kind {
             return Err(Error::corrupt(name, format!("the index says that blob {id} is of the other kind")));
@@ -146,8 +178,4 @@ impl BlobReader {
         }
         futures::future::try_join_all(opening).await
     }
-}
-
-fn unknown(id: &BlobId) -> Error {
-    Error::corrupt(format!("blob {id}"), "no index segment says where it is")
 }

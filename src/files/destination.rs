@@ -216,6 +216,13 @@ impl Destination {
         }
     }
 
+    /// Gives the root itself metadata, where it stands for a folder of the snapshot.
+    pub(crate) fn set_root_metadata(&self, metadata: &Metadata) -> Result<Vec<Error>> {
+        let Some(posix) = &metadata.posix else { return Ok(Vec::new()) };
+        let root = self.parents.folder(None).map_err(|error| Error::file("open", &self.path, error))?;
+        self.restorer.apply(&Place::named(&root, b"."), EntryKind::Folder, posix, &self.path)
+    }
+
     /// Brings everything that was restored to the disk.
     pub(crate) fn sync(&self) -> Result<()> {
         let root = self.parents.folder(None).and_then(|root| {

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use super::apply::Restorer;
@@ -99,6 +100,23 @@ impl RestoredFile {
         match &metadata.posix {
             None => Ok(Vec::new()),
             Some(posix) => self.restorer.apply(&Place::open(&self.file), EntryKind::File, posix, &self.path),
+        }
+    }
+
+    /// Whether [`Self::set_metadata`] would change nothing.
+    pub(crate) fn matches(&self, metadata: &Metadata) -> Result<bool> {
+        let Some(posix) = &metadata.posix else { return Ok(true) };
+        let matches = self.restorer.matches(&Place::open(&self.file), EntryKind::File, posix);
+        matches.map_err(|error| self.failed("read", error))
+    }
+
+    /// Where data begins at or after `offset`, as far as the file system tells; nothing if only a hole follows.
+    pub(crate) fn data_after(&self, offset: u64) -> Result<Option<u64>> {
+        match rustix::fs::seek(&self.file, SeekFrom::Data(offset)) {
+            Ok(found) => Ok(Some(found.max(offset))),
+            Err(Errno::NXIO) => Ok(None),
+            Err(Errno::INVAL | Errno::NOTSUP) => Ok(Some(offset)),
+            Err(error) => Err(self.failed("read", error.into())),
         }
     }
 

@@ -138,6 +138,39 @@ impl Segment {
         }
     }
 
+    /// Whether single pages are fetched when they are needed.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.source, Source::Remote(..))
+    }
+
+    /// Looks up many ids, which are sorted, so that each page is opened once; the segment must not be remote.
+    pub(crate) fn find_sorted(&self, ids: &[BlobId]) -> Result<Vec<(BlobId, Location)>> {
+        let mut found = Vec::new();
+        let (mut page, mut rows, mut rows_of) = (Vec::new(), Vec::new(), None);
+        for id in ids.iter().filter(|id| !self.rules_out(id)) {
+            let entry = match look_in(&page, id, &self.name)? {
+                Looked::Found(entry) => Some(entry),
+                Looked::Absent => None,
+                Looked::Outside => {
+                    let mut search = Search::new(self, id);
+                    while let Some(number) = search.next_page() {
+                        page = self.page(number)?;
+                        search.look(&page, &self.name)?;
+                    }
+                    search.found
+                }
+            };
+            let Some(entry) = entry else { continue };
+            let page_of_rows = entry.row as usize / PAGE_ROWS;
+            if rows_of != Some(page_of_rows) {
+                rows = self.open_rows(self.local(self.rows_range(entry.row)?)?, entry.row)?;
+                rows_of = Some(page_of_rows);
+            }
+            found.push((*id, self.locate(entry, &rows)?));
+        }
+        Ok(found)
+    }
+
     /// Looks `id` up, fetching the pages that it needs.
     pub(crate) async fn find(&self, id: &BlobId) -> Result<Option<Location>> {
         let Source::Remote(store, pages) = &self.source else {
@@ -263,6 +296,27 @@ impl Segment {
         }
         pages.insert(start, page.clone());
         Ok(page)
+    }
+}
+
+/// What one page tells of an id.
+enum Looked {
+    Found(Entry),
+    Absent,
+    /// The id would be in another page.
+    Outside,
+}
+
+fn look_in(page: &[u8], id: &BlobId, object: &str) -> Result<Looked> {
+    let entries = page.as_chunks::<ENTRY_LEN>().0;
+    match (entries.first(), entries.last()) {
+        (Some(first), Some(last)) if id_of(first) <= *id && *id <= id_of(last) => {
+            match entries.binary_search_by(|entry| id_of(entry).cmp(id)) {
+                Ok(at) => Ok(Looked::Found(Entry::read(&entries[at], object)?)),
+                Err(_) => Ok(Looked::Absent),
+            }
+        }
+        _ => Ok(Looked::Outside),
     }
 }
 

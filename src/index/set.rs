@@ -4,7 +4,7 @@
 //! store and read by position, or in memory where there is none. A reader reads
 //! small segments whole and single pages of large ones.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -25,14 +25,22 @@ use crate::store::{Listed, Store};
 /// A reader fetches segments up to this length whole: one request instead of several.
 const WHOLE_MAX: u64 = 1 << 20;
 
+/// A reader of very much fetches all segments whole if they come to this much together.
+const BULK_MAX: u64 = 64 << 20;
+
 /// Segments fetched at a time.
 const CONCURRENCY: usize = 8;
+
+/// Ids looked up at a time in a segment of which single pages are fetched.
+const LOOKUPS: usize = 32;
 
 /// How completely segments are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
     /// Wholly, with filters, for a writer or a check.
     All,
+    /// Wholly if they come to a bounded length together, and otherwise whatever is cheapest; for a reader of very much.
+    Bulk,
     /// Whatever is cheapest, for a reader.
     Pages,
 }
@@ -44,6 +52,8 @@ pub(crate) struct Index {
     keyring: Arc<Keyring>,
     cache: Option<PathBuf>,
     segments: RwLock<BTreeMap<ObjectId, (Want, Shared)>>,
+    /// A segment that is listed and can't be used, and why.
+    broken: Mutex<Option<(String, String)>>,
     /// Set once the segments have been listed; held while listing, so that it happens once at a time.
     listed: tokio::sync::Mutex<bool>,
 }
@@ -51,17 +61,20 @@ pub(crate) struct Index {
 impl Index {
     /// An index that has read nothing yet; `cache` is a folder for this repository's segments.
     pub(crate) fn new(store: Store, keyring: Arc<Keyring>, cache: Option<PathBuf>) -> Self {
-        Self { store, keyring, cache, segments: RwLock::default(), listed: tokio::sync::Mutex::new(false) }
+        Self {
+            store,
+            keyring,
+            cache,
+            segments: RwLock::default(),
+            broken: Mutex::default(),
+            listed: tokio::sync::Mutex::new(false),
+        }
     }
 
-    /// Where `id` is, in every segment that knows it.
-    pub(crate) async fn find_all(&self, id: &BlobId) -> Result<Vec<Location>> {
+    /// The segments, listed if they haven't been yet.
+    pub(crate) async fn known(&self) -> Result<Vec<Shared>> {
         self.ensure_listed().await?;
-        let mut found = Vec::new();
-        for segment in self.segments() {
-            found.extend(segment.find(id).await?);
-        }
-        Ok(found)
+        Ok(self.segments())
     }
 
     /// Where `id` is according to the segments at hand; see [`Index::refresh`].
@@ -74,10 +87,45 @@ impl Index {
         Ok(None)
     }
 
+    /// Where each of `ids`, which are sorted, is according to the first segment that knows it.
+    ///
+    /// Much cheaper than as many lookups: each page is opened once.
+    pub(crate) async fn find_sorted(&self, ids: Arc<[BlobId]>) -> Result<HashMap<BlobId, Location>> {
+        self.ensure_listed().await?;
+        let mut found = HashMap::with_capacity(ids.len());
+        let mut left = ids;
+        for segment in self.segments() {
+            let looked_for = Arc::clone(&left);
+            if segment.is_remote() {
+                let find = |id: BlobId| {
+                    let segment = Arc::clone(&segment);
+                    async move { Ok::<_, Error>(segment.find(&id).await?.map(|location| (id, location))) }
+                };
+                let mut lookups = futures::stream::iter(looked_for.to_vec()).map(find).buffered(LOOKUPS);
+                while let Some(hit) = lookups.try_next().await? {
+                    found.extend(hit);
+                }
+            } else {
+                found.extend(cpu::start(move || segment.find_sorted(&looked_for)).await?);
+            }
+            left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
+            if left.is_empty() {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
     /// The segments opened so far.
     pub(crate) fn segments(&self) -> Vec<Shared> {
         let segments = self.segments.read().unwrap_or_else(PoisonError::into_inner);
         segments.values().map(|(_, segment)| Arc::clone(segment)).collect()
+    }
+
+    /// Why a blob may be found nowhere: a segment that can't be used. What the others know can still be read.
+    pub(crate) fn broken(&self) -> Option<Error> {
+        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
+        broken.as_ref().map(|(segment, reason)| Error::corrupt(segment, reason))
     }
 
     async fn ensure_listed(&self) -> Result<()> {
@@ -90,6 +138,8 @@ impl Index {
     }
 
     /// Lists the segments again, opens those that are new and forgets those that are gone.
+    ///
+    /// One that can't be used is an error where all are wanted; a reader does without, see [`Index::broken`].
     pub(crate) async fn refresh(&self, want: Want) -> Result<()> {
         let mut listed = self.listed.lock().await;
         self.load(want).await?;
@@ -104,6 +154,13 @@ impl Index {
                 wanted.insert(id, length);
             }
         }
+        let want = match want {
+            Want::Bulk if wanted.values().fold(0, |sum: u64, length| sum.saturating_add(*length)) <= BULK_MAX => {
+                Want::All
+            }
+            Want::Bulk => Want::Pages,
+            other => other,
+        };
         let missing: Vec<_> = {
             let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
             segments.retain(|id, _| wanted.contains_key(id));
@@ -111,14 +168,23 @@ impl Index {
                 |id: &ObjectId| segments.get(id).is_some_and(|(have, _)| *have == Want::All || want == Want::Pages);
             wanted.into_iter().filter(|(id, _)| !enough(id)).collect()
         };
-        let opened: Vec<(ObjectId, Want, Segment)> = futures::stream::iter(missing)
+        let mut opening = futures::stream::iter(missing)
             .map(|(id, length)| self.open_segment(id, length, want))
-            .buffer_unordered(CONCURRENCY)
-            .try_collect()
-            .await?;
-        for (id, want, segment) in opened {
-            self.insert(id, want, segment);
+            .buffer_unordered(CONCURRENCY);
+        let mut broken = None;
+        while let Some(opened) = opening.next().await {
+            match opened {
+                Ok((id, want, segment)) => self.insert(id, want, segment),
+                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason })
+                    if want == Want::Pages =>
+                {
+                    tracing::warn!(object, reason, "an index segment can't be used");
+                    broken = Some((object, reason));
+                }
+                Err(error) => return Err(error),
+            }
         }
+        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
         Ok(())
     }
 
@@ -133,6 +199,13 @@ impl Index {
         let segment = cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await?;
         self.insert(id, Want::All, segment);
         Ok(())
+    }
+
+    /// Reads a segment from the store whatever is at hand, for checks: wholly verified, and not made known.
+    pub(crate) async fn fetch(&self, id: ObjectId, length: u64) -> Result<Shared> {
+        let bytes = self.store.get(&Name::Index(id).to_string(), length).await?;
+        let (keyring, cache) = (Arc::clone(&self.keyring), self.cache.clone());
+        cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await.map(Arc::new)
     }
 
     async fn open_segment(&self, id: ObjectId, length: u64, want: Want) -> Result<(ObjectId, Want, Segment)> {

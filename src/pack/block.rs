@@ -78,7 +78,7 @@ impl Block {
             #[expect(clippy::cast_possible_truncation, reason = "the block's length fits")]
             blobs.push((id, bytes.len() as u32));
         }
-        let frame = level.map(|level| compress::compress(&plain, level)).transpose()?;
+        let frame = level.map(|level| compress::compress(&plain, level, TAG_LEN)).transpose()?;
         let (encoding, stored) = match frame {
             Some(frame) if frame.len() < plain.len() => (Encoding::Zstd, frame),
             _ => (Encoding::Raw, plain),

@@ -184,7 +184,7 @@ impl Node {
     }
 
     /// The number of entries, or of bytes in a sequence, in or below it.
-    pub(super) fn total(&self) -> u64 {
+    pub(crate) fn total(&self) -> u64 {
         // The sums were seen not to overflow when the node was decoded.
         match self {
             Node::Leaf(entries) => entries.len() as u64,

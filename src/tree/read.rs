@@ -170,7 +170,13 @@ pub(crate) trait Visitor {
     fn enter(&mut self, id: &BlobId) -> bool;
 
     /// An entry of a node that was entered.
-    fn entry(&mut self, key: &Key, entry: &Entry);
+    fn entry(&mut self, _key: &Key, _entry: &Entry) {}
+
+    /// All entries of a leaf that was entered; by default they are told one by one.
+    fn leaf(&mut self, _id: &BlobId, entries: Vec<(Key, Entry)>) -> impl Future<Output = Result<()>> + Send {
+        entries.iter().for_each(|(key, entry)| self.entry(key, entry));
+        std::future::ready(Ok(()))
+    }
 
     /// A node can't be had, or isn't what its parent says: what it holds of `span` is lost.
     ///
@@ -195,7 +201,7 @@ pub(crate) async fn visit_nodes(
         Ok(Some(found)) => found,
         Err(error) => return visitor.failed(root, &Span::all(), error),
     };
-    let mut open = expand(&root, node, visitor);
+    let mut open = expand(&root, node, visitor).await?;
     while let Some(child) = open.pop() {
         let leaves = open.iter().rev().take_while(|next| child.level == 0 && next.level == 0).count();
         let siblings = open.split_off(open.len() - leaves).into_iter().rev();
@@ -204,7 +210,7 @@ pub(crate) async fn visit_nodes(
         let mut nodes = stream::iter(entered).map(read).buffered(read_ahead.max(1));
         while let Some((node, child)) = nodes.next().await {
             match node {
-                Ok(node) => open.extend(expand(&child, node, visitor)),
+                Ok(node) => open.extend(expand(&child, node, visitor).await?),
                 Err(error) => visitor.failed(&child.id, &child.span(), error)?,
             }
         }
@@ -213,11 +219,12 @@ pub(crate) async fn visit_nodes(
 }
 
 /// Tells of a leaf's entries; an inner node's children, the first one last.
-fn expand(child: &Child, node: Node, visitor: &mut impl Visitor) -> Vec<Child> {
-    if let Node::Leaf(entries) = &node {
-        entries.iter().for_each(|(key, entry)| visitor.entry(key, entry));
+async fn expand(child: &Child, node: Node, visitor: &mut impl Visitor) -> Result<Vec<Child>> {
+    if let Node::Leaf(entries) = node {
+        visitor.leaf(&child.id, entries).await?;
+        return Ok(Vec::new());
     }
     let mut children = child.children(node);
     children.reverse();
-    children
+    Ok(children)
 }

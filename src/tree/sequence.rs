@@ -269,7 +269,13 @@ pub(crate) trait SequenceVisitor {
     fn enter(&mut self, id: &BlobId) -> bool;
 
     /// A piece of a node that was entered.
-    fn piece(&mut self, piece: &Piece);
+    fn piece(&mut self, _piece: &Piece) {}
+
+    /// All pieces of a node that was entered; by default they are told one by one.
+    fn pieces(&mut self, pieces: Vec<Piece>) -> impl Future<Output = Result<()>> + Send {
+        pieces.iter().for_each(|piece| self.piece(piece));
+        std::future::ready(Ok(()))
+    }
 
     /// A node can't be had, or isn't what its parent says. An error ends the walk with it.
     fn failed(&mut self, id: &BlobId, error: Error) -> Result<()>;
@@ -289,7 +295,9 @@ pub(crate) async fn visit_sequence(
         let mut nodes = stream::iter(entered).map(read).buffered(read_ahead.max(1));
         while let Some((id, content)) = nodes.next().await {
             match content {
-                Ok(Content::Pieces(pieces)) => pieces.iter().for_each(|(_, piece)| visitor.piece(piece)),
+                Ok(Content::Pieces(pieces)) => {
+                    visitor.pieces(pieces.into_iter().map(|(_, piece)| piece).collect()).await?;
+                }
                 Ok(Content::Places(places)) => open.push(places),
                 Err(error) => visitor.failed(&id, error)?,
             }

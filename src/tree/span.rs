@@ -1,5 +1,7 @@
 //! A contiguous part of the order of keys.
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use super::key::Key;
@@ -74,5 +76,18 @@ impl Span {
             (Some(_), None) => false,
         };
         ends && child.first.as_encoded() >= &self.start[..]
+    }
+}
+
+/// For people: which paths it is about.
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = |position: &Bytes| String::from_utf8_lossy(position).replace('\0', "/");
+        match (&self.end, self.start.is_empty()) {
+            (None, true) => f.write_str("everything"),
+            (None, false) => write!(f, "everything from {}", path(&self.start)),
+            (Some(end), true) => write!(f, "everything before {}", path(end)),
+            (Some(end), false) => write!(f, "everything from {} to before {}", path(&self.start), path(end)),
+        }
     }
 }

@@ -1,0 +1,438 @@
+#!/usr/bin/env python3
+"""A reader of Backstop repositories, written from format.md alone, to show that the page suffices.
+
+    pip install blake3 cryptography zstandard argon2-cffi
+    reader.py REPOSITORY SECRET snapshots
+    reader.py REPOSITORY SECRET ls SERIES NUMBER
+    reader.py REPOSITORY SECRET extract SERIES NUMBER DESTINATION
+
+SECRET is key:FILE (32 raw bytes) or passphrase:FILE (without its line end). NUMBER may be 'latest'.
+Extracts the contents of files and folders; no metadata, no special files. Meant to be read, not to be fast.
+"""
+import os
+import re
+import struct
+import sys
+from collections import namedtuple
+
+import zstandard
+from argon2.low_level import Type, hash_secret_raw
+from blake3 import blake3
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+
+class Damaged(Exception):
+    pass
+
+
+def must(condition, what):
+    if not condition:
+        raise Damaged(what)
+
+
+def keyed(key, data, length=32):
+    return blake3(data, key=key).digest(length)
+
+
+def derive(context, secret, length=32):
+    return blake3(secret, derive_key_context="backstop v1 " + context).digest(length)
+
+
+# ---- Values (section 3)
+
+class Values:
+    """Reads values from the front of `data`; refuses what isn't in canonical form."""
+
+    def __init__(self, data):
+        self.data, self.at = data, 0
+
+    def raw(self, length):
+        must(length <= len(self.data) - self.at, "a value ends too early")
+        self.at += length
+        return self.data[self.at - length:self.at]
+
+    def u8(self):
+        return self.raw(1)[0]
+
+    def u64(self, limit=1 << 64):
+        first = self.u8()
+        if first < 251:
+            return first
+        must(first <= 253, "no such varint")
+        width = {251: 2, 252: 4, 253: 8}[first]
+        value = int.from_bytes(self.raw(width), "little")
+        must(value >= {2: 251, 4: 1 << 16, 8: 1 << 32}[width] and value < limit, "a varint isn't canonical")
+        return value
+
+    def u32(self):
+        return self.u64(1 << 32)
+
+    def i64(self):
+        value = self.u64()
+        return value >> 1 if value & 1 == 0 else -(value >> 1) - 1
+
+    def bytes(self):
+        return self.raw(self.u64())
+
+    def string(self):
+        return self.bytes().decode()
+
+    def list(self, item):
+        return [item() for _ in range(self.u64())]
+
+    def option(self, item):
+        tag = self.u8()
+        must(tag <= 1, "an option is neither there nor not")
+        return item() if tag else None
+
+    def map(self):
+        pairs = self.list(lambda: (self.string(), self.string()))
+        must(all(a[0].encode() < b[0].encode() for a, b in zip(pairs, pairs[1:])), "a map isn't in order")
+        return dict(pairs)
+
+    def end(self):
+        must(self.at == len(self.data), "bytes follow a value")
+
+
+def padded(length):
+    if length < 2:
+        return length
+    exponent = length.bit_length() - 1
+    mask = (1 << (exponent - exponent.bit_length())) - 1
+    return (length + mask) & ~mask
+
+
+# ---- Keys and sealing (sections 5 and 6)
+
+CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT = range(1, 7)
+BODY, DATA, NODES, FOOTER, PAGE, PACKS = range(6)
+
+
+class Keyring:
+    def __init__(self, encoded):
+        values = Values(encoded)
+        self.identity = values.raw(32)
+        self.sealing = values.list(lambda: values.raw(32))
+        values.end()
+        self.chunk_id, self.node_id = derive("chunk id", self.identity), derive("node id", self.identity)
+
+    def opener(self, kind, generation, salt):
+        must(generation < len(self.sealing), "an unknown key generation")
+        domain = derive("seal data" if kind in (PACK, INDEX) else "seal records", self.sealing[generation])
+        cipher = AESGCM(keyed(domain, salt + bytes([kind])))
+
+        def opened(number, part, message, name=""):
+            nonce = struct.pack("<I8x", number)
+            try:
+                return cipher.decrypt(nonce, message, bytes([kind, part]) + name.encode())
+            except InvalidTag:
+                raise Damaged(f"message {number} fails authentication") from None
+        return opened
+
+    def tag(self, series):
+        return keyed(derive("series tag", self.identity), series.encode(), 16)
+
+
+def opening(data, kind):
+    must(data[:8] == b"backstop" and len(data) >= 10, "not one of ours")
+    must(data[8] == 1, f"format version {data[8]} is unknown to this reader")
+    must(data[9] == kind, "another kind of object")
+    return data[10:]
+
+
+def header(data, kind):
+    rest = opening(data, kind)
+    must(len(rest) >= 36, "too short for a header")
+    return struct.unpack("<I", rest[:4])[0], rest[4:36]
+
+
+def untrailed(data):
+    must(len(data) >= 32 and blake3(data[:-32]).digest() == data[-32:], "an object doesn't match its trailer")
+    return data[:-32]
+
+
+# ---- The repository (sections 2 and 7)
+
+Placed = namedtuple("Placed", "pack generation salt block offset stored plain at length nodes zstd")
+Snapshot = namedtuple("Snapshot", "series number time host tags root entries failures")
+
+
+class Repository:
+    def __init__(self, folder, secret):
+        self.folder, self.blocks, self.index = folder, {}, {}
+        config = self.read("config")
+        body = untrailed(config)
+        opening(body, CONFIG)
+        self.keyring = self.open_slots(secret)
+        must(keyed(derive("config authentication", self.keyring.identity), body[:-32]) == body[-32:], "config is forged")
+        for name in self.names("index", "[0-9a-f]{64}"):
+            self.load_segment(f"index/{name}")
+
+    def names(self, prefix, pattern):
+        path = os.path.join(self.folder, prefix)
+        return sorted(n for n in os.listdir(path) if re.fullmatch(pattern, n)) if os.path.isdir(path) else []
+
+    def read(self, name, start=0, length=None):
+        with open(os.path.join(self.folder, name), "rb") as file:
+            file.seek(start)
+            data = file.read() if length is None else file.read(length)
+        must(length is None or len(data) == length, f"{name} is too short")
+        return data
+
+    def read_named(self, name):
+        data = self.read(name)
+        must(blake3(data).hexdigest() == name.rsplit("/", 1)[1], f"{name} doesn't hash to its name")
+        return data
+
+    def open_slots(self, secret):
+        for name in self.names("keys", "[0-9a-f]{64}"):
+            values = Values(opening(self.read_named(f"keys/{name}"), SLOT))
+            values.raw(16), values.string(), values.i64()
+            about = values.data[:values.at]
+            kdf = values.u32()
+            must(kdf <= 1, "an unknown key derivation")
+            costs = [values.u32() for _ in range(3)] if kdf == 0 else []
+            salt, sealed = values.raw(32), values.bytes()
+            values.end()
+            if (kdf == 0) != (secret[0] == "passphrase"):
+                continue
+            if kdf == 0:
+                memory, passes, lanes = costs
+                must(memory <= 1 << 20 and memory * passes <= 4 << 20 and lanes <= 64, "Argon2id would take too much")
+                key = hash_secret_raw(secret[1], salt, passes, memory, lanes, 32, Type.ID, 0x13)
+            else:
+                key = keyed(derive("raw key slot", secret[1]), salt)
+            try:
+                return Keyring(AESGCM(key).decrypt(bytes(12), sealed, about))
+            except InvalidTag:
+                pass
+        raise SystemExit("the secret opens none of the key slots")
+
+    def load_segment(self, name):
+        data = self.read_named(name)
+        opened = self.keyring.opener(INDEX, *header(data, INDEX))
+        entries, packs = struct.unpack("<QI", opened(0, FOOTER, data[46:74]))
+        entry_pages, pack_pages = -(-entries // 256), -(-packs // 128)
+        must(len(data) == 74 + 49 * entries + 68 * packs + 16 * (entry_pages + pack_pages), "a segment's length")
+
+        def pages(start, count, size, per_page, first, part):
+            for page in range(-(-count // per_page)):
+                length = min(per_page, count - page * per_page) * size + 16
+                plain = opened(first + page, part, data[start:start + length])
+                start += length
+                yield from (plain[i:i + size] for i in range(0, len(plain), size))
+        rows_at = 74 + 49 * entries + 16 * entry_pages
+        rows = [struct.unpack("<32sI32s", row) for row in pages(rows_at, packs, 68, 128, 1 + entry_pages, PACKS)]
+        last = b""
+        for entry in pages(74, entries, 49, 256, 1, PAGE):
+            blob, row, block, offset, stored, plain, at, length, flags = struct.unpack("<20s7IB", entry)
+            must(blob > last and row < len(rows) and flags < 4, "an index entry")
+            must(0 < length and at + length <= plain <= 4 << 20 and 17 <= stored <= plain + 16, "an index entry's lengths")
+            last = blob
+            placed = Placed(*rows[row], block, offset, stored, plain, at, length, bool(flags & 1), bool(flags & 2))
+            self.index.setdefault((placed.nodes, blob), []).append(placed)
+
+    # ---- Blobs (section 8)
+
+    def blob(self, blob, nodes):
+        problem = Damaged(f"no segment knows blob {blob.hex()}")
+        for placed in self.index.get((nodes, blob), []):
+            try:
+                plain = self.block(placed)[placed.at:placed.at + placed.length]
+                must(keyed(self.keyring.node_id if nodes else self.keyring.chunk_id, plain, 20) == blob, "a blob's id")
+                return plain
+            except (Damaged, OSError) as error:
+                problem = error
+        raise problem
+
+    def block(self, placed):
+        key = (placed.pack, placed.block)
+        if key not in self.blocks:
+            name = f"packs/{placed.pack.hex()[:2]}/{placed.pack.hex()}"
+            opened = self.keyring.opener(PACK, placed.generation, placed.salt)
+            message = self.read(name, placed.offset, placed.stored)
+            plain = opened(placed.block, NODES if placed.nodes else DATA, message)
+            if placed.zstd:
+                plain = zstandard.ZstdDecompressor().decompress(plain, max_output_size=placed.plain)
+            must(len(plain) == placed.plain, "a block's length")
+            if len(self.blocks) >= 64:
+                self.blocks.pop(next(iter(self.blocks)))
+            self.blocks[key] = plain
+        return self.blocks[key]
+
+    # ---- Snapshots (sections 7 and 10)
+
+    def record_names(self, tag):
+        """Names of a series' records, newest first, bucket by bucket."""
+        folder = f"snapshots/{tag}"
+        for bucket in reversed(self.names(folder, "[0-9]{12}-[0-7][0-9a-f]{15}")):
+            for name in reversed(self.names(f"{folder}/{bucket}", "[0-9]{15}-[0-7][0-9a-f]{15}")):
+                must(int(name[:15]) // 1000 == int(bucket[:12]), "a record in a wrong bucket")
+                yield f"{folder}/{bucket}/{name}"
+
+    def snapshot(self, name):
+        data = self.read(name)
+        opened = self.keyring.opener(SNAPSHOT, *header(data, SNAPSHOT))
+        plain = opened(0, BODY, untrailed(data)[46:], name)
+        v = Values(plain)
+        series, number, time, _clock = v.string(), v.u64(), v.i64(), v.i64()
+        predecessor, body = v.option(lambda: v.raw(32)), v.u32()
+        must(body <= 1, "a body of unknown form")
+        result = None
+        if body == 1:
+            host, tags, _paths, root = v.string(), v.map(), v.list(v.string), v.raw(20)
+            entries, _parent, _stats = v.u64(), v.option(v.u64), [v.u64() for _ in range(11)]
+            v.list(lambda: (v.string(), v.string()))
+            result = Snapshot(series, number, time, host, tags, root, entries, v.u64())
+        zeros = plain[v.at:]
+        must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a record's padding")
+        _, tag, _, last = name.split("/")
+        must(number == int(last[:15]) and self.keyring.tag(series).hex() == tag and time > int(last[16:], 16)
+             and (predecessor is not None) == (number > 1), f"{name} says something else than its name")
+        return result
+
+    def snapshots(self, tag):
+        return (found for found in map(self.snapshot, self.record_names(tag)) if found)
+
+    def find(self, series, number):
+        tag = self.keyring.tag(series).hex()
+        wanted = (n for n in self.record_names(tag) if number == "latest" or int(n[-32:-17]) == int(number))
+        for found in map(self.snapshot, wanted):
+            if found:
+                return found
+        raise SystemExit("there is no such snapshot")
+
+    # ---- Trees (section 9)
+
+    def entries(self, node_id, level=None, first=None, upper=None, count=None):
+        """All (key, entry) pairs in or below a node, which is checked against what its parent says."""
+        values = Values(self.blob(node_id, True))
+        form = values.u8()
+        must(form <= 31 and level in (None, form), "a node of another level")
+        if form == 0:
+            items = values.list(lambda: (self.key(values), self.entry(values)))
+            total = len(items)
+        else:
+            items = values.list(lambda: (self.key(values), values.raw(20), values.u64()))
+            must(items and all(item[2] for item in items), "an inner node without children")
+            total = sum(item[2] for item in items)
+        values.end()
+        keys = [item[0] for item in items]
+        must(all(a < b for a, b in zip(keys, keys[1:])), "keys out of order")
+        if level is not None:
+            must(keys and keys[0] == first and total == count, "a node isn't what its parent says")
+        must(not keys or upper is None or keys[-1] < upper, "a key in the next node's range")
+        if form == 0:
+            yield from items
+        else:
+            for (key, child, below), end in zip(items, keys[1:] + [upper]):
+                yield from self.entries(child, form - 1, key, end, below)
+
+    @staticmethod
+    def key(values):
+        key = values.bytes()
+        names = key.split(b"\0")
+        must(len(key) <= 4096 and not any(n in (b"", b".", b"..") or b"/" in n for n in names), "an impossible key")
+        return key
+
+    def entry(self, values):
+        kind = values.u32()
+        must(kind <= 6, "an unknown kind of entry")
+        if kind >= 5:
+            values.u32(), values.u32()
+        size, content = values.u64(), self.payload(values)
+        self.payload(values)  # the metadata
+        must(size == self.length(content), "an entry's size")
+        return ["file", "folder", "symlink", "fifo", "socket", "char", "block"][kind], size, content
+
+    def payload(self, values):
+        form = values.u32()
+        must(form <= 2, "a payload of unknown form")
+        if form == 0:
+            return "inline", values.bytes()
+        if form == 1:
+            return "pieces", self.pieces(values)
+        return "sequence", (values.raw(20), values.u64(), values.u8())
+
+    @staticmethod
+    def pieces(values):
+        def piece():
+            kind = values.u32()
+            must(kind <= 1, "a piece of unknown form")
+            id, length = (values.raw(20), values.u32()) if kind == 0 else (None, values.u64())
+            repeat = values.u32() if kind == 0 else 1
+            must(length and repeat, "an empty piece")
+            return id, length, repeat
+        pieces = values.list(piece)
+        must(pieces, "no pieces")
+        return pieces
+
+    @staticmethod
+    def length(payload):
+        form, value = payload
+        return len(value) if form == "inline" else value[1] if form == "sequence" else sum(l * r for _, l, r in value)
+
+    def content(self, payload):
+        form, value = payload
+        if form == "inline":
+            yield value
+            return
+        for id, length, repeat in value if form == "pieces" else self.sequence(value[0], value[1], value[2]):
+            if id is None:
+                yield from (bytes(min(length - at, 1 << 20)) for at in range(0, length, 1 << 20))
+            else:
+                chunk = self.blob(id, False)
+                must(len(chunk) == length, "a chunk's length")
+                yield from (chunk for _ in range(repeat))
+
+    def sequence(self, node_id, length, level):
+        values = Values(self.blob(node_id, True))
+        must(values.u8() == 128 + level and level <= 31, "a node of another level")
+        if level == 0:
+            pieces = self.pieces(values)
+            values.end()
+            must(sum(l * r for _, l, r in pieces) == length, "a sequence's length")
+            yield from pieces
+        else:
+            items = values.list(lambda: (values.raw(20), values.u64()))
+            values.end()
+            must(items and all(item[1] for item in items) and sum(item[1] for item in items) == length, "a length")
+            for child, below in items:
+                yield from self.sequence(child, below, level - 1)
+
+
+def extract(repository, snapshot, destination):
+    for key, (kind, _, content) in repository.entries(snapshot.root):
+        path = os.path.join(os.fsencode(destination), *key.split(b"\0"))
+        os.makedirs(path if kind == "folder" else os.path.dirname(path), exist_ok=True)
+        if kind == "file":
+            with open(path, "xb") as file:
+                for piece in repository.content(content):
+                    file.write(piece)
+
+
+def main(folder, secret, command, *arguments):
+    kind, _, file = secret.partition(":")
+    with open(file, "rb") as opened:
+        secret = (kind, opened.read().rstrip(b"\n") if kind == "passphrase" else opened.read())
+    repository = Repository(folder, secret)
+    if command == "snapshots":
+        for tag in repository.names("snapshots", "[0-9a-f]{32}"):
+            for s in repository.snapshots(tag):
+                print(f"{s.series}#{s.number} {s.time / 1e9:.0f} {s.entries} entries, {s.failures} failures {s.tags}")
+        return
+    snapshot = repository.find(*arguments[:2])
+    if command == "ls":
+        for key, (kind, size, content) in repository.entries(snapshot.root):
+            target = b" -> " + b"".join(repository.content(content)) if kind == "symlink" else b""
+            line = f"{kind:8} {size:12} ".encode() + key.replace(b"\0", b"/") + target
+            sys.stdout.buffer.write(line + b"\n")
+    elif command == "extract":
+        extract(repository, snapshot, arguments[2])
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])

@@ -1,0 +1,75 @@
+//! `check`.
+
+use backstop::{CheckOptions, CheckReport, Finding};
+
+use crate::arguments::{CheckArguments, Global};
+use crate::commands::Done;
+use crate::interrupt::unless_interrupted;
+use crate::output::Output;
+use crate::progress::Watch;
+use crate::trouble::Trouble;
+use crate::{connection, human, json};
+
+pub(crate) async fn check(global: &Global, arguments: &CheckArguments, output: &mut Output) -> Result<Done, Trouble> {
+    let repository = connection::open(global).await?;
+    let mut options = CheckOptions::default();
+    options.read_data_percent = arguments.read_data;
+    let watch = Watch::start(global);
+    let operation = repository.check(&options, watch.progress());
+    let report = unless_interrupted(operation, || "the check is not complete".to_owned()).await?;
+    drop(watch);
+    for finding in &report.findings {
+        // What is informational isn't told to people who didn't ask for it.
+        if output.is_json() || global.verbose || !finding.kind.is_informational() {
+            output.item(|| json::finding(finding), || describe_finding(finding))?;
+        }
+    }
+    output.summary(|| json::check(&report), || describe(&report, global.verbose))?;
+    Ok(if report.is_sound() { Done::Complete } else { Done::Found })
+}
+
+fn describe_finding(finding: &Finding) -> String {
+    let mut text = format!("{}: {}: {}", json::finding_kind(finding.kind), finding.object, finding.problem);
+    for affected in &finding.affected {
+        text.push_str(&format!("\n  affects {affected}"));
+    }
+    let more = finding.affected_count.saturating_sub(finding.affected.len() as u64);
+    if more > 0 {
+        text.push_str(&format!("\n  and {} more", human::count(more)));
+    }
+    human::visible_lines(&text)
+}
+
+fn describe(report: &CheckReport, verbose: bool) -> String {
+    let mut text = format!(
+        "checked {}, {}, {}, {}",
+        human::counted(report.snapshots, "snapshot", "snapshots"),
+        human::counted(report.nodes, "node", "nodes"),
+        human::counted(report.blobs, "blob", "blobs"),
+        human::counted(report.packs, "pack", "packs"),
+    );
+    match report.bytes_read {
+        0 => text.push_str(", no data read (see --read-data)"),
+        read => {
+            let (read, all) = (human::bytes(read), human::bytes(report.pack_bytes));
+            text.push_str(&format!(", {read} of {all} of data read"));
+        }
+    }
+    let informational = report.findings.iter().filter(|finding| finding.kind.is_informational()).count();
+    if informational > 0 && !verbose {
+        let things =
+            human::counted(informational as u64, "object that nothing refers to", "objects that nothing refers to");
+        text.push_str(&format!("\n{things}, harmless; -v lists them"));
+    }
+    if report.left_out > 0 {
+        text.push_str(&format!("\n{} more findings are left out", human::count(report.left_out)));
+    }
+    match report.defects {
+        0 => text.push_str("\nno damage found"),
+        defects => text.push_str(&format!(
+            "\n{} found; what is affected can't be restored in full, all else can",
+            human::counted(defects, "defect", "defects")
+        )),
+    }
+    text
+}

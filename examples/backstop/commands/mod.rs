@@ -1,0 +1,32 @@
+//! One file for each command, or for a few that belong together.
+
+mod backup;
+mod check;
+mod diff;
+mod init;
+mod key;
+mod list;
+mod read;
+mod restore;
+mod stats;
+
+pub(crate) use backup::backup;
+pub(crate) use check::check;
+pub(crate) use diff::{Difference, diff};
+pub(crate) use init::init;
+pub(crate) use key::{key_add, key_list, key_remove};
+pub(crate) use list::{ls, snapshots};
+pub(crate) use read::cat;
+pub(crate) use restore::restore;
+pub(crate) use stats::stats;
+
+/// How a command that didn't fail ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// All was done.
+    Complete,
+    /// Something was left out, and has been told.
+    Partial,
+    /// A check found something that matters.
+    Found,
+}

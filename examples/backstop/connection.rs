@@ -1,0 +1,56 @@
+//! From the global options to a repository.
+
+use std::path::PathBuf;
+
+use backstop::{CreateOptions, OpenOptions, Repository};
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use crate::arguments::{Arguments, Global};
+use crate::secret;
+use crate::trouble::Trouble;
+
+/// Opens the repository that the options name.
+pub(crate) async fn open(global: &Global) -> Result<Repository, Trouble> {
+    let location = location(global);
+    let secret = secret::existing(global).await?;
+    Ok(Repository::open(location, &secret, options(global)).await?)
+}
+
+/// Creates a repository where the options say.
+pub(crate) async fn create(global: &Global, label: &str) -> Result<Repository, Trouble> {
+    let location = location(global);
+    let secret = secret::first(global).await?;
+    let options = CreateOptions::default().with_label(label).with_open(options(global));
+    Ok(Repository::create(location, &secret, options).await?)
+}
+
+/// Where the repository is; not to say so is wrong usage.
+pub(crate) fn location(global: &Global) -> &str {
+    match &global.repository {
+        Some(location) => location,
+        None => Arguments::command()
+            .error(
+                ErrorKind::MissingRequiredArgument,
+                "no repository was given; use --repository URL, or set BACKSTOP_REPOSITORY",
+            )
+            .exit(),
+    }
+}
+
+fn options(global: &Global) -> OpenOptions {
+    let mut options = OpenOptions::default();
+    if let Some(folder) = cache_folder(global) {
+        options = options.with_cache(folder);
+    }
+    if global.single_writer { options.with_single_writer() } else { options }
+}
+
+fn cache_folder(global: &Global) -> Option<PathBuf> {
+    if global.no_cache {
+        return None;
+    }
+    let folder = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let standard = || folder("XDG_CACHE_HOME").or_else(|| folder("HOME").map(|home| home.join(".cache")));
+    global.cache_dir.clone().or_else(|| standard().map(|folder| folder.join("backstop")))
+}

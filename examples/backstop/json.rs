@@ -1,0 +1,299 @@
+//! The objects that `--json` prints, one a line; described in `docs/command-line.md`.
+//!
+//! Each has a `type`. Times are RFC 3339 in UTC with nanoseconds, sizes are in
+//! bytes. A path that isn't UTF-8 comes with a second field that has its bytes
+//! in hexadecimal.
+
+use backstop::{
+    BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, Key, KeyKind, KeySlot,
+    Metadata, Phase, Posix, Repository, RepositoryStats, RestoreReport, Snapshot, SnapshotStats, Timestamp, Usage,
+};
+use serde_json::{Map, Value, json};
+
+use crate::commands::Difference;
+
+/// Where an operation stands.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    pub(crate) phase: Option<Phase>,
+    pub(crate) files: u64,
+    pub(crate) bytes: u64,
+    /// Zero where it isn't known.
+    pub(crate) expected_files: u64,
+    /// Zero where it isn't known.
+    pub(crate) expected_bytes: u64,
+    pub(crate) failures: u64,
+}
+
+impl Progress {
+    pub(crate) fn to_json(self) -> Value {
+        let known = |number: u64| (number > 0).then_some(number);
+        json!({
+            "type": "progress",
+            "phase": self.phase.map(|phase| phase.to_string()),
+            "files": self.files,
+            "bytes": self.bytes,
+            "expected_files": known(self.expected_files),
+            "expected_bytes": known(self.expected_bytes),
+            "failures": self.failures,
+        })
+    }
+}
+
+pub(crate) fn error(message: &str, causes: &[String], hint: Option<&str>) -> Value {
+    json!({"type": "error", "message": message, "causes": causes, "hint": hint})
+}
+
+pub(crate) fn failure(path: &str, reason: &str) -> Value {
+    json!({"type": "failure", "path": path, "reason": reason})
+}
+
+pub(crate) fn created(repository: &Repository, location: &str) -> Value {
+    json!({"type": "repository", "id": repository.id().to_string(), "location": location})
+}
+
+pub(crate) fn backup(report: &BackupReport) -> Value {
+    json!({
+        "type": "backup",
+        "snapshot": report.snapshot.as_ref().map(|snapshot| snapshot.to_string()),
+        "time": report.snapshot.as_ref().map(|snapshot| time(snapshot.time)),
+        "hash": report.snapshot.as_ref().map(|snapshot| snapshot.hash.to_string()),
+        "dry_run": report.snapshot.is_none(),
+        "failures": report.failures.len(),
+        "stats": snapshot_stats(&report.stats),
+    })
+}
+
+pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
+    json!({
+        "type": "snapshot",
+        "snapshot": snapshot.to_string(),
+        "series": snapshot.series,
+        "number": snapshot.number,
+        "time": time(snapshot.time),
+        "clock": time(snapshot.clock),
+        "hash": snapshot.hash.to_string(),
+        "predecessor": snapshot.predecessor.map(|hash| hash.to_string()),
+        "host": snapshot.host,
+        "tags": snapshot.tags,
+        "paths": snapshot.paths,
+        "root": snapshot.root.to_string(),
+        "entries": snapshot.entries,
+        "parent": snapshot.parent,
+        "partial": snapshot.is_partial(),
+        "failures": snapshot.failure_count,
+        "stats": snapshot_stats(&snapshot.stats),
+    })
+}
+
+fn snapshot_stats(stats: &SnapshotStats) -> Value {
+    json!({
+        "files": stats.files,
+        "folders": stats.folders,
+        "others": stats.others,
+        "bytes": stats.bytes,
+        "added": stats.added,
+        "changed": stats.changed,
+        "removed": stats.removed,
+        "bytes_read": stats.bytes_read,
+        "new_blobs": stats.new_blobs,
+        "new_bytes": stats.new_bytes,
+        "stored_bytes": stats.stored_bytes,
+    })
+}
+
+pub(crate) fn entry(key: &Key, entry: &Entry, metadata: &Metadata, target: Option<&[u8]>) -> Value {
+    let mut object = Map::new();
+    object.insert("type".to_owned(), "entry".into());
+    bytes_field(&mut object, "path", &key.as_path_bytes());
+    object.insert("kind".to_owned(), kind(entry.kind).into());
+    object.insert("size".to_owned(), entry.size.into());
+    if let EntryKind::CharDevice { major, minor } | EntryKind::BlockDevice { major, minor } = entry.kind {
+        object.insert("device".to_owned(), json!([major, minor]));
+    }
+    if let Some(target) = target {
+        bytes_field(&mut object, "target", target);
+    }
+    if let Some(posix) = &metadata.posix {
+        posix_fields(&mut object, posix);
+    }
+    if let Some(content_type) = &metadata.content_type {
+        object.insert("content_type".to_owned(), content_type.as_str().into());
+    }
+    object.into()
+}
+
+fn posix_fields(object: &mut Map<String, Value>, posix: &Posix) {
+    let names: Vec<_> = posix.extended.iter().map(|(name, _)| String::from_utf8_lossy(name)).collect();
+    object.insert("mode".to_owned(), format!("{:04o}", posix.mode).into());
+    object.insert("uid".to_owned(), posix.uid.into());
+    object.insert("gid".to_owned(), posix.gid.into());
+    object.insert("user".to_owned(), json!(posix.user));
+    object.insert("group".to_owned(), json!(posix.group));
+    object.insert("modified".to_owned(), file_time(posix.modified).into());
+    object.insert("extended_attributes".to_owned(), json!(names));
+}
+
+pub(crate) fn change(change: &Change, difference: Difference) -> Value {
+    let side =
+        |entry: &Option<Entry>| entry.as_ref().map(|entry| json!({"kind": kind(entry.kind), "size": entry.size}));
+    let mut object = Map::new();
+    object.insert("type".to_owned(), "change".into());
+    object.insert("change".to_owned(), difference.name().into());
+    bytes_field(&mut object, "path", &change.key.as_path_bytes());
+    object.insert("old".to_owned(), json!(side(&change.old)));
+    object.insert("new".to_owned(), json!(side(&change.new)));
+    object.into()
+}
+
+pub(crate) fn restore(report: &RestoreReport, snapshot: &Snapshot, dry_run: bool) -> Value {
+    json!({
+        "type": "restore",
+        "snapshot": snapshot.to_string(),
+        "dry_run": dry_run,
+        "files": report.files,
+        "folders": report.folders,
+        "others": report.others,
+        "bytes": report.bytes,
+        "bytes_written": report.bytes_written,
+        "unchanged": report.unchanged,
+        "deleted": report.deleted,
+        "failures": report.failure_count,
+    })
+}
+
+pub(crate) fn finding(finding: &Finding) -> Value {
+    json!({
+        "type": "finding",
+        "kind": finding_kind(finding.kind),
+        "informational": finding.kind.is_informational(),
+        "object": finding.object,
+        "problem": finding.problem,
+        "affected": finding.affected,
+        "affected_count": finding.affected_count,
+    })
+}
+
+pub(crate) fn check(report: &CheckReport) -> Value {
+    json!({
+        "type": "check",
+        "sound": report.is_sound(),
+        "defects": report.defects,
+        "findings_left_out": report.left_out,
+        "snapshots": report.snapshots,
+        "nodes": report.nodes,
+        "entries": report.entries,
+        "segments": report.segments,
+        "packs": report.packs,
+        "pack_bytes": report.pack_bytes,
+        "blobs": report.blobs,
+        "packs_read": report.packs_read,
+        "bytes_read": report.bytes_read,
+    })
+}
+
+pub(crate) fn finding_kind(kind: FindingKind) -> &'static str {
+    match kind {
+        FindingKind::Damaged => "damaged",
+        FindingKind::Missing => "missing",
+        FindingKind::Inconsistent => "inconsistent",
+        FindingKind::Leftover => "leftover",
+        FindingKind::Foreign => "foreign",
+        _ => "other",
+    }
+}
+
+pub(crate) fn key(slot: &KeySlot) -> Value {
+    json!({
+        "type": "key",
+        "id": slot.id.to_string(),
+        "kind": key_kind(slot.kind),
+        "label": slot.label,
+        "created": time(slot.created),
+        "current": slot.current,
+    })
+}
+
+pub(crate) fn key_removed(slot: &KeySlot) -> Value {
+    json!({"type": "key_removed", "id": slot.id.to_string()})
+}
+
+pub(crate) fn key_kind(kind: KeyKind) -> &'static str {
+    match kind {
+        KeyKind::Passphrase => "passphrase",
+        KeyKind::RawKey => "key",
+        _ => "other",
+    }
+}
+
+pub(crate) fn stats(repository: &Repository, stats: &RepositoryStats) -> Value {
+    let usage = |usage: Usage| json!({"objects": usage.objects, "bytes": usage.bytes});
+    json!({
+        "type": "stats",
+        "id": repository.id().to_string(),
+        "bytes": stats.bytes(),
+        "series": stats.series,
+        "packs": usage(stats.packs),
+        "index": usage(stats.index),
+        "snapshots": usage(stats.snapshots),
+        "writers": usage(stats.writers),
+        "others": usage(stats.others),
+        "foreign": usage(stats.foreign),
+    })
+}
+
+pub(crate) fn kind(kind: EntryKind) -> &'static str {
+    match kind {
+        EntryKind::File => "file",
+        EntryKind::Folder => "folder",
+        EntryKind::Symlink => "symlink",
+        EntryKind::Fifo => "fifo",
+        EntryKind::Socket => "socket",
+        EntryKind::CharDevice { .. } => "char_device",
+        EntryKind::BlockDevice { .. } => "block_device",
+        _ => "other",
+    }
+}
+
+/// Text as it is; what isn't UTF-8 with replacements, and its bytes beside it.
+fn bytes_field(object: &mut Map<String, Value>, name: &str, bytes: &[u8]) {
+    if std::str::from_utf8(bytes).is_err() {
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        object.insert(format!("{name}_hex"), hex.into());
+    }
+    object.insert(name.to_owned(), String::from_utf8_lossy(bytes).into());
+}
+
+fn time(time: Timestamp) -> String {
+    format!("{:.9}", jiff::Timestamp::from_nanosecond(time.as_nanos().into()).unwrap_or_default())
+}
+
+/// Seconds beyond the calendar, which a hostile file system may have, are shown as such.
+fn file_time(time: FileTime) -> String {
+    match jiff::Timestamp::new(time.seconds, 0)
+        .and_then(|whole| whole.checked_add(jiff::SignedDuration::from_nanos(time.nanos.into())))
+    {
+        Ok(instant) => format!("{instant:.9}"),
+        Err(_) => format!("{}.{:09}", time.seconds, time.nanos),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_nanoseconds() {
+        assert_eq!(time(Timestamp::from_nanos(1)), "1970-01-01T00:00:00.000000001Z");
+        assert_eq!(file_time(FileTime { seconds: -1, nanos: 500_000_000 }), "1969-12-31T23:59:59.500000000Z");
+        assert_eq!(file_time(FileTime { seconds: i64::MAX, nanos: 1 }), format!("{}.000000001", i64::MAX));
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_kept() {
+        let mut object = Map::new();
+        bytes_field(&mut object, "path", b"caf\xe9");
+        bytes_field(&mut object, "target", "caf\u{e9}".as_bytes());
+        assert_eq!(Value::from(object), json!({"path": "caf\u{fffd}", "path_hex": "636166e9", "target": "caf\u{e9}"}));
+    }
+}

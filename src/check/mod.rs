@@ -1,0 +1,140 @@
+//! Checking: whether everything that the snapshots need is there, and is what it should be.
+//!
+//! ```text
+//! records ──> index segments ──> packs (footers, or all of the bytes) ──> trees ──> affected paths
+//! ```
+//! Owns the findings and what is looked at; how each object is verified is the
+//! business of the module that reads it. What is wrong is data, not an error:
+//! a check goes on past it, and fails only when the store does.
+//!
+//! Records are listed before the index and the index before the packs, the
+//! reverse of the order in which a writer stores them, so that a backup that
+//! runs beside a check doesn't look like damage.
+//!
+//! Memory: a small record for each pack and each snapshot, 21 bytes and a hash
+//! table's overhead for each distinct node, the index as a writer has it (in the
+//! cache folder where there is one), and four packs where data is read.
+
+mod data;
+mod findings;
+mod packs;
+mod records;
+mod segments;
+mod survey;
+mod trees;
+
+use std::sync::Arc;
+
+pub use findings::{Finding, FindingKind};
+
+use crate::check::findings::Findings;
+use crate::check::survey::Survey;
+use crate::check::trees::Trees;
+use crate::error::{Error, Result};
+use crate::progress::{Phase, Progress};
+use crate::repository::Repository;
+
+/// How thoroughly a repository is checked.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct CheckOptions {
+    /// How much of the packs to read and verify byte by byte, in percent of their length: above 0, at most 100.
+    ///
+    /// Nothing for none: then records, index, footers and nodes are verified, and that the chunks are where they
+    /// should be, but not their bytes. Which packs are read is left to chance, so that repeated checks come by all.
+    pub read_data_percent: Option<f64>,
+}
+
+impl CheckOptions {
+    /// Reads this many percent of the stored data.
+    #[must_use]
+    pub fn with_read_data(mut self, percent: f64) -> Self {
+        self.read_data_percent = Some(percent);
+        self
+    }
+
+    fn validate(&self) -> Result<()> {
+        match self.read_data_percent {
+            Some(percent) if !(percent > 0.0 && percent <= 100.0) => {
+                Err(Error::invalid(format!("reading {percent} % of the data"), "it must be above 0 and at most 100"))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What a check looked at and found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckReport {
+    /// What was found, worst first; those left out are the last.
+    pub findings: Vec<Finding>,
+    /// Findings beyond the ten thousand that are listed.
+    pub left_out: u64,
+    /// Findings that aren't informational, left out or not.
+    pub defects: u64,
+    /// Snapshots whose trees were walked.
+    pub snapshots: u64,
+    /// Distinct nodes that were read.
+    pub nodes: u64,
+    /// Entries of the leaves among them.
+    pub entries: u64,
+    /// Index segments that were verified.
+    pub segments: u64,
+    /// Packs that are there.
+    pub packs: u64,
+    /// Their length together, in bytes.
+    pub pack_bytes: u64,
+    /// Blobs that their footers describe.
+    pub blobs: u64,
+    /// Packs that were read whole.
+    pub packs_read: u64,
+    /// Their length together, in bytes: the share of the data that was verified byte by byte.
+    pub bytes_read: u64,
+}
+
+impl CheckReport {
+    /// Whether nothing is wrong: every finding, if there are any, is informational.
+    pub fn is_sound(&self) -> bool {
+        self.defects == 0
+    }
+}
+
+impl Repository {
+    /// Verifies that every snapshot can be restored, and names what is damaged or missing and the paths that it hits.
+    ///
+    /// Reads every record, index segment, pack footer and distinct tree node, and looks up every chunk; with
+    /// [`CheckOptions::with_read_data`] also the data itself. Changes nothing and may run beside writers.
+    ///
+    /// Two things can't be seen from a store alone: that newest records of a series are gone, or a key slot. For
+    /// the first, keep the number and [`crate::Snapshot::hash`] of the last snapshot and compare.
+    ///
+    /// # Errors
+    /// Those of the store, and [`Error::Invalid`] for impossible options. What is wrong with the repository is no
+    /// error but a finding.
+    pub async fn check(&self, options: &CheckOptions, progress: Arc<dyn Progress>) -> Result<CheckReport> {
+        options.validate()?;
+        progress.phase(Phase::CheckingStructure);
+        let (mut findings, mut report) = (Findings::default(), CheckReport::default());
+        self.check_config(&mut findings).await?;
+        self.check_keys(&mut findings).await?;
+        let snapshots = self.check_snapshots(&mut findings).await?;
+        self.check_writers(&mut findings).await?;
+        self.check_unknown(&mut findings).await?;
+
+        let segments = Arc::new(self.check_segments(&mut findings).await?);
+        let packs = self.check_packs(&segments, options, &mut findings, &mut report, &progress).await?;
+        progress.phase(Phase::CheckingStructure);
+        report.snapshots = snapshots.len() as u64;
+        report.segments = segments.list.len() as u64;
+        let unindexed = packs.unindexed.clone();
+        let survey = Arc::new(Survey::new(self, segments, packs));
+
+        let mut trees = Trees::new(survey, &snapshots, findings, progress);
+        trees.walk(&mut report).await?;
+        trees.name_leftovers(&unindexed);
+        trees.attribute().await?;
+        trees.into_findings().finish(&mut report);
+        Ok(report)
+    }
+}

@@ -1,0 +1,196 @@
+//! Verifies what stands by itself: config, key slots, snapshot records, registrations.
+
+use futures::{StreamExt, TryStreamExt};
+
+use crate::check::findings::{FindingKind, Findings, Trouble};
+use crate::clock::Timestamp;
+use crate::config::{CONFIG_MAX, Config};
+use crate::crypto::Kind;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, RecordHash};
+use crate::layout::{self, Name, SnapshotName};
+use crate::object;
+use crate::registration::RegistrationRecord;
+use crate::repository::Repository;
+use crate::slot::{SLOT_MAX, Slot};
+use crate::snapshot::{Body, Placed};
+
+/// Records read at a time.
+const CONCURRENCY: usize = 16;
+
+/// A snapshot whose record is sound.
+#[derive(Clone, Debug)]
+pub(super) struct Root {
+    /// How it is called: `series#number`.
+    pub(super) label: String,
+    pub(super) record: SnapshotName,
+    pub(super) root: BlobId,
+    pub(super) entries: u64,
+}
+
+/// What a series' line is checked with.
+struct Link {
+    series: String,
+    time: Timestamp,
+    hash: RecordHash,
+    predecessor: Option<RecordHash>,
+    /// Absent in a tombstone.
+    tree: Option<(BlobId, u64)>,
+}
+
+impl Link {
+    fn of(placed: Placed) -> Self {
+        let Placed { record, hash, .. } = placed;
+        let tree = match &record.body {
+            Body::Snapshot(content) => Some((content.root, content.entries)),
+            Body::Tombstone => None,
+        };
+        Self { series: record.series, time: record.time, hash, predecessor: record.predecessor, tree }
+    }
+}
+
+impl Repository {
+    /// Lists the objects under a prefix that have one of our names, with their lengths.
+    pub(super) async fn list_known(&self, prefix: &str, findings: &mut Findings) -> Result<Vec<(Name, u64)>> {
+        let mut known = Vec::new();
+        for listed in self.store().list(prefix).await? {
+            match Name::parse(&listed.name) {
+                Some(name) => known.push((name, listed.length)),
+                None => findings.add_new(FindingKind::Foreign, listed.name, "this build gives no such names"),
+            }
+        }
+        known.sort_unstable();
+        Ok(known)
+    }
+
+    /// Names what newer builds may have stored.
+    pub(super) async fn check_unknown(&self, findings: &mut Findings) -> Result<()> {
+        for prefix in [layout::KEPT, layout::COLLECTIONS] {
+            self.list_known(prefix, findings).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) async fn check_config(&self, findings: &mut Findings) -> Result<()> {
+        let read = self.store().get(layout::CONFIG, CONFIG_MAX).await;
+        match read.and_then(|bytes| Ok((Config::parse(&bytes)?, bytes))) {
+            Ok((config, bytes)) => {
+                if !Config::is_authentic(&bytes, self.keyring()) || config != *self.config() {
+                    let problem = "it isn't the one that the repository was opened with";
+                    findings.add_new(FindingKind::Inconsistent, layout::CONFIG, problem);
+                }
+                Ok(())
+            }
+            Err(error) => findings.add_error(error),
+        }
+    }
+
+    pub(super) async fn check_keys(&self, findings: &mut Findings) -> Result<()> {
+        let mut sound = 0;
+        for (name, _) in self.list_known(layout::KEYS, findings).await? {
+            let Name::Key(id) = name else { continue };
+            let read = self.store().get(&name.to_string(), SLOT_MAX).await;
+            match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
+                Ok(slot) if slot.repository() == self.id() => sound += 1,
+                Ok(_) => findings.add_new(FindingKind::Inconsistent, name, "it belongs to another repository"),
+                // It was removed since it was listed.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => findings.add_error(error)?,
+            }
+        }
+        if sound == 0 {
+            let problem = "no key slot is left that could open the repository again";
+            findings.add_new(FindingKind::Missing, layout::KEYS, problem);
+        }
+        Ok(())
+    }
+
+    /// Names the registrations: each is a writer's that runs, or was cut off.
+    pub(super) async fn check_writers(&self, findings: &mut Findings) -> Result<()> {
+        for (name, _) in self.list_known(layout::WRITERS, findings).await? {
+            let text = name.to_string();
+            let opened = self.store().get(&text, object::RECORD_MAX).await.and_then(|bytes| {
+                object::open_record::<RegistrationRecord>(&bytes, Kind::Registration, &text, self.keyring())
+            });
+            match opened {
+                Ok(RegistrationRecord { series, number, host, .. }) => {
+                    let problem = format!("a writer for {series}#{number} on host {host:?} runs, or was cut off");
+                    findings.add_new(FindingKind::Leftover, text, problem);
+                }
+                // It ended since it was listed.
+                Err(Error::NotFound { .. }) => {}
+                Err(error) => findings.add_error(error)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Verifies every record and that each series is one line without gaps; returns the snapshots.
+    pub(super) async fn check_snapshots(&self, findings: &mut Findings) -> Result<Vec<Root>> {
+        let listed = self.list_known(layout::SNAPSHOTS, findings).await?;
+        let names = listed.into_iter().filter_map(|(name, _)| match name {
+            Name::Snapshot(name) => Some(name),
+            _ => None,
+        });
+        let read = |name: SnapshotName| async move {
+            match self.timelines().read(&name).await {
+                Ok(placed) => Ok((name, Ok(Link::of(placed)))),
+                Err(error) => Trouble::of(error).map(|trouble| (name, Err(trouble))),
+            }
+        };
+        let mut records = futures::stream::iter(names).map(read).buffered(CONCURRENCY);
+        let (mut roots, mut series) = (Vec::new(), Vec::<(SnapshotName, Result<Link, Trouble>)>::new());
+        while let Some((name, record)) = records.try_next().await? {
+            if series.last().is_some_and(|(last, _)| last.tag != name.tag) {
+                check_series(std::mem::take(&mut series), &mut roots, findings);
+            }
+            series.push((name, record));
+        }
+        check_series(series, &mut roots, findings);
+        Ok(roots)
+    }
+}
+
+/// Follows one series from its first number.
+fn check_series(records: Vec<(SnapshotName, Result<Link, Trouble>)>, roots: &mut Vec<Root>, findings: &mut Findings) {
+    let Some((first, _)) = records.first() else { return };
+    let series = records.iter().find_map(|(_, record)| record.as_ref().ok()).map(|link| link.series.clone());
+    let label = |number: u64| format!("{}#{number}", series.as_deref().unwrap_or("(an unknown series)"));
+
+    let mut number = 1;
+    // What the next name must be, where the record before tells, and that record's hash.
+    let (mut expected, mut before) = (Some(SnapshotName::first(first.tag)), None);
+    for (name, record) in records {
+        let text = Name::Snapshot(name).to_string();
+        if name.number > number {
+            let object =
+                expected.map_or_else(|| layout::series_prefix(&name.tag), |name| Name::Snapshot(name).to_string());
+            let last = name.number - 1;
+            let missing = if last == number { label(number) } else { format!("{} to {}", label(number), label(last)) };
+            findings.add_new(FindingKind::Missing, &object, format!("the series has a gap: {missing}"));
+            findings.affect(&object, &missing);
+            (expected, before) = (None, None);
+        } else if name.number < number {
+            findings.add_new(FindingKind::Inconsistent, &text, "another record has the same number");
+            findings.affect(&text, &label(name.number));
+        }
+        number = name.number + 1;
+        let link = match record {
+            Ok(link) => link,
+            Err(trouble) => {
+                findings.add(trouble);
+                findings.affect(&text, &label(name.number));
+                (expected, before) = (None, None);
+                continue;
+            }
+        };
+        if expected.is_some_and(|expected| expected != name)
+            || before.is_some_and(|hash| link.predecessor != Some(hash))
+        {
+            findings.add_new(FindingKind::Inconsistent, &text, "it doesn't follow from the record before it");
+            findings.affect(&text, &label(name.number));
+        }
+        (expected, before) = (name.next(link.time), Some(link.hash));
+        roots.extend(link.tree.map(|(root, entries)| Root { label: label(name.number), record: name, root, entries }));
+    }
+}

@@ -1,0 +1,235 @@
+//! One regular file on its way back.
+//!
+//! Threads write to it whatever they have of it, in any order; whoever brings
+//! the last part gives it its metadata. It is open only while someone writes,
+//! so any number of files can be under way.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+
+use crate::error::{Error, Result};
+use crate::files::{LinkGroup, Metadata, RestoredFile};
+use crate::restore::session::Session;
+use crate::tree::Key;
+
+/// A file that is being restored.
+#[derive(Debug)]
+pub(super) struct FileJob {
+    /// Its path in the destination.
+    pub(super) key: Key,
+    /// Its path in the snapshot.
+    pub(super) name: Key,
+    pub(super) size: u64,
+    pub(super) metadata: Metadata,
+    /// Whether its end may be a hole, so that its length has to be set.
+    pub(super) hollow: bool,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Nothing was there, so it has to be created and all of it written.
+    new: bool,
+    /// It was created by this restore.
+    created: bool,
+    /// Its content was changed.
+    touched: bool,
+    failed: bool,
+    /// Parts that are yet to be written.
+    pending: u64,
+    /// Whether all of its parts are known.
+    planned: bool,
+}
+
+impl FileJob {
+    /// A file to be restored where, unless it is `new`, a regular file stands.
+    pub(super) fn new(key: Key, name: Key, size: u64, metadata: Metadata, hollow: bool, new: bool) -> Self {
+        let state = Mutex::new(State { new, ..State::default() });
+        Self { key, name, size, metadata, hollow, state }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there is nothing to compare with.
+    pub(super) fn is_new(&self) -> bool {
+        self.state().new
+    }
+
+    /// Whether it has been given up.
+    pub(super) fn has_failed(&self) -> bool {
+        self.state().failed
+    }
+
+    /// What stood there was replaced by an empty file, so all of it has to be written.
+    pub(super) fn replaced(&self, file: &RestoredFile) -> Result<()> {
+        let mut state = self.state();
+        (state.new, state.created) = (true, true);
+        if self.hollow { file.set_len(self.size) } else { Ok(()) }
+    }
+
+    /// Its content was changed, beside what is written through [`FileJob::write`].
+    pub(super) fn touch(&self) {
+        self.state().touched = true;
+    }
+
+    fn group(&self) -> Option<LinkGroup> {
+        self.metadata.posix.as_ref().and_then(|posix| posix.links)
+    }
+
+    /// Gives it up; only the first reason is reported.
+    pub(super) fn fail(&self, session: &Session, error: &Error) {
+        let first = !std::mem::replace(&mut self.state().failed, true);
+        if first {
+            session.failed(&self.name, error);
+            if let Some(group) = self.group() {
+                session.lose(group);
+            }
+        }
+    }
+
+    /// One more part of it will be written.
+    pub(super) fn expect_part(&self) {
+        self.state().pending += 1;
+    }
+
+    /// No further parts will be expected.
+    pub(super) fn all_planned(&self, session: &Session) {
+        let due = {
+            let mut state = self.state();
+            state.planned = true;
+            state.pending == 0
+        };
+        if due {
+            self.finish(session, None);
+        }
+    }
+
+    /// Writes a part: verified bytes, each with where they go. What can't be had is an error in their stead.
+    pub(super) fn write_part(self: &Arc<Self>, session: &Session, parts: &[(u64, u32, Result<Bytes, Arc<Error>>)]) {
+        let file = if self.has_failed() { None } else { self.try_write(session, parts) };
+        let due = {
+            let mut state = self.state();
+            state.pending = state.pending.saturating_sub(1);
+            state.planned && state.pending == 0
+        };
+        if due {
+            self.finish(session, file.as_ref());
+        }
+    }
+
+    fn try_write(&self, session: &Session, parts: &[(u64, u32, Result<Bytes, Arc<Error>>)]) -> Option<RestoredFile> {
+        if let Some(error) = parts.iter().find_map(|(_, _, bytes)| bytes.as_ref().err()) {
+            self.fail(session, error);
+            return None;
+        }
+        let bytes = parts.iter().filter_map(|(offset, repeat, bytes)| Some((*offset, *repeat, bytes.as_ref().ok()?)));
+        match self.write(session, bytes) {
+            Ok(file) => Some(file),
+            Err(error) => {
+                self.fail(session, &error);
+                None
+            }
+        }
+    }
+
+    /// Writes verified bytes, each with its offset and how often it follows itself.
+    pub(super) fn write<'b>(
+        &self,
+        session: &Session,
+        parts: impl Iterator<Item = (u64, u32, &'b Bytes)>,
+    ) -> Result<RestoredFile> {
+        let file = self.open(session)?;
+        for (offset, repeat, bytes) in parts {
+            let mut at = offset;
+            for _ in 0..repeat {
+                session.go_on()?;
+                file.write_at(at, bytes)?;
+                at = at.saturating_add(bytes.len() as u64);
+                session.written.add(bytes.len() as u64);
+                session.progress.advance(0, bytes.len() as u64);
+            }
+        }
+        Ok(file)
+    }
+
+    /// Opens it to be written; creates it if it is new.
+    fn open(&self, session: &Session) -> Result<RestoredFile> {
+        let destination = session.destination()?;
+        let mut state = self.state();
+        state.touched = true;
+        if !state.new || state.created {
+            let file = destination.update_file(&self.key)?;
+            if file.is_new() {
+                let error = std::io::Error::other("something else has taken its place");
+                return Err(Error::file("write", file.path(), error));
+            }
+            return Ok(file);
+        }
+        let file = destination.create_file(&self.key)?;
+        state.created = true;
+        if self.hollow {
+            file.set_len(self.size)?;
+        }
+        Ok(file)
+    }
+
+    /// Gives it its metadata once its content is right, or takes it away if it was created and can't be completed.
+    pub(super) fn finish(&self, session: &Session, file: Option<&RestoredFile>) {
+        session.progress.advance(1, 0);
+        if session.dry_run {
+            self.count_if_unchanged(session, file);
+            return;
+        }
+        if !self.has_failed()
+            && let Err(error) = self.complete(session, file)
+        {
+            self.fail(session, &error);
+        }
+        let state = self.state();
+        if state.failed && state.created {
+            // If this fails too, the file is still private and without its time: nothing that looks right.
+            drop(session.destination().and_then(|destination| destination.remove(&self.key)));
+        }
+    }
+
+    /// All that finishing comes to in a dry run.
+    fn count_if_unchanged(&self, session: &Session, file: Option<&RestoredFile>) {
+        let changed = {
+            let state = self.state();
+            state.new || state.touched || state.failed
+        };
+        if !changed && file.is_none_or(|file| file.matches(&self.metadata).unwrap_or_default()) {
+            session.unchanged.add(1);
+        }
+    }
+
+    fn complete(&self, session: &Session, file: Option<&RestoredFile>) -> Result<()> {
+        let (missing, touched) = {
+            let state = self.state();
+            (state.new && !state.created, state.touched)
+        };
+        let opened;
+        let file = match file {
+            Some(file) => file,
+            None if missing => {
+                opened = self.open(session)?;
+                &opened
+            }
+            None => {
+                opened = session.destination()?.open_file(&self.key)?;
+                &opened
+            }
+        };
+        if !touched && !missing && file.matches(&self.metadata)? {
+            session.unchanged.add(1);
+            return Ok(());
+        }
+        for warning in file.set_metadata(&self.metadata)? {
+            session.failed(&self.name, &warning);
+        }
+        Ok(())
+    }
+}

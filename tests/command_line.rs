@@ -1,0 +1,425 @@
+//! The `backstop` example, run as people and scripts run it.
+
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test stops where it fails")]
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// The example, built as this test was, and up to date also where this test alone is run.
+fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let test = std::env::current_exe().unwrap();
+        let folder = test.parent().and_then(Path::parent).unwrap();
+        if let Some(cargo) = std::env::var_os("CARGO") {
+            let target = folder.parent().unwrap();
+            // A profile's folder has its name, but for those that share "debug".
+            let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("test".as_ref());
+            let mut build = Command::new(cargo);
+            build.args(["build", "--quiet", "--example", "backstop"]);
+            build.arg("--profile").arg(profile).arg("--target-dir").arg(target);
+            let features = [
+                ("aws", cfg!(feature = "aws")),
+                ("gcp", cfg!(feature = "gcp")),
+                ("azure", cfg!(feature = "azure")),
+                ("bench", cfg!(feature = "bench")),
+            ];
+            for (feature, _) in features.iter().filter(|(_, on)| *on) {
+                build.args(["--features", feature]);
+            }
+            assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
+        }
+        folder.join("examples/backstop")
+    })
+}
+
+/// A repository, its key and a tree, in a folder that goes away.
+struct Setting {
+    folder: TempDir,
+}
+
+impl Setting {
+    fn new() -> Self {
+        let setting = Self { folder: tempfile::tempdir().unwrap() };
+        fs::write(setting.path("key"), [7; 32]).unwrap();
+        let source = setting.path("source");
+        fs::create_dir_all(source.join("sub")).unwrap();
+        fs::write(source.join("a"), "hello\n").unwrap();
+        fs::write(source.join("sub/b"), "world\n").unwrap();
+        fs::write(source.join("sub/big"), (0..300_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
+        symlink("a", source.join("link")).unwrap();
+        setting
+    }
+
+    /// With a repository in place.
+    fn created() -> Self {
+        let setting = Self::new();
+        setting.succeed(&["init"]);
+        setting
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn text(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    /// Runs in the folder, with the key and the repository given by the environment.
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(binary());
+        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("BACKSTOP_PASSPHRASE");
+        command.env("BACKSTOP_REPOSITORY", self.path("repository")).env("BACKSTOP_KEY_FILE", self.path("key"));
+        command.env("XDG_CACHE_HOME", self.path("cache")).env("TZ", "UTC");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// What a command that must end with 0 writes to standard output.
+    fn succeed(&self, arguments: &[&str]) -> String {
+        expect(&self.run(arguments), 0).0
+    }
+
+    /// What a command that must fail writes to standard error.
+    fn fail(&self, arguments: &[&str], status: i32) -> String {
+        expect(&self.run(arguments), status).1
+    }
+
+    /// The objects that a command prints.
+    fn objects(&self, arguments: &[&str]) -> Vec<Value> {
+        objects(&self.succeed(&[&["--json"], arguments].concat()))
+    }
+}
+
+/// Standard output and standard error of a command that must end with `status`.
+fn expect(output: &Output, status: i32) -> (String, String) {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(status), "stdout: {out}\nstderr: {err}");
+    assert!(!err.contains("panicked"), "{err}");
+    (out, err)
+}
+
+fn objects(lines: &str) -> Vec<Value> {
+    let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(objects.iter().all(|object| object["type"].is_string()), "{objects:?}");
+    objects
+}
+
+fn of_type<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["type"] == kind).collect()
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap()
+}
+
+#[test]
+fn a_folder_goes_in_and_comes_back() {
+    let setting = Setting::new();
+    let said = setting.succeed(&["init"]);
+    assert!(said.contains("created repository"), "{said}");
+    let said = setting.succeed(&["backup", "source", "--tag", "reason=test"]);
+    assert!(said.starts_with("snapshot default#1: 3 files, 1.1 MiB; 6 added"), "{said}");
+
+    fs::write(setting.path("source/a"), "hello again\n").unwrap();
+    fs::remove_file(setting.path("source/sub/b")).unwrap();
+    let said = setting.succeed(&["-q", "backup", "source"]);
+    assert_eq!(said, "");
+
+    let changes = setting.succeed(&["diff", "default#1", "latest"]);
+    assert!(changes.contains("M  source/a\n") && changes.contains("-  source/sub/b\n"), "{changes}");
+    assert!(!changes.contains("big"), "{changes}");
+    assert_eq!(setting.succeed(&["cat", "default#1:source/sub/b"]), "world\n");
+    assert_eq!(setting.succeed(&["cat", "latest:/source/a"]), "hello again\n");
+
+    setting.succeed(&["restore", "default#1", "all"]);
+    assert_eq!(read(setting.path("all/source/a")), "hello\n");
+    assert_eq!(fs::read_link(setting.path("all/source/link")).unwrap(), Path::new("a"));
+    assert_eq!(fs::read(setting.path("all/source/sub/big")).unwrap().len(), 1_200_000);
+    setting.succeed(&["restore", "default#1:source/sub/", "part"]);
+    assert_eq!(read(setting.path("part/b")), "world\n");
+    let said = setting.succeed(&["restore", "default@latest:source/a", "one"]);
+    assert!(said.contains("one/a"), "it says where: {said}");
+    assert_eq!(read(setting.path("one/a")), "hello again\n");
+
+    let said = setting.succeed(&["check", "--read-data"]);
+    assert!(said.contains("no damage found"), "{said}");
+    let said = setting.succeed(&["stats"]);
+    assert!(said.contains("packs") && said.contains("1 series"), "{said}");
+}
+
+#[test]
+fn absolute_paths_are_stored_without_their_slash() {
+    let setting = Setting::created();
+    let source = setting.text("source");
+    setting.succeed(&["backup", &source]);
+    setting.succeed(&["restore", &format!("latest:{source}"), "out"]);
+    assert_eq!(read(setting.path("out/a")), "hello\n");
+}
+
+#[test]
+fn listings_show_what_there_is() {
+    let setting = Setting::created();
+    fs::set_permissions(setting.path("source/a"), fs::Permissions::from_mode(0o640)).unwrap();
+    fs::write(setting.path("source/line\nbreak"), "").unwrap();
+    setting.succeed(&["backup", "source", "--series", "host:/srv", "--tag", "k=v", "--host", "here"]);
+
+    let lines = setting.succeed(&["snapshots"]);
+    assert_eq!(lines.lines().count(), 2, "{lines}");
+    assert!(lines.contains("host:/srv#1") && lines.contains("here") && lines.contains("source [k=v]"), "{lines}");
+    assert_eq!(setting.succeed(&["snapshots", "--series", "other"]), "");
+
+    let lines = setting.succeed(&["ls", "host:/srv#1:source"]);
+    assert!(lines.lines().any(|line| line.starts_with("-rw-r-----") && line.ends_with("  source/a")), "{lines}");
+    assert!(lines.contains("source/link -> a\n") && lines.contains("  source/line\\nbreak\n"), "{lines}");
+    assert_eq!(setting.succeed(&["ls", "latest:source/sub"]).lines().count(), 3);
+
+    let snapshots = setting.objects(&["snapshots"]);
+    assert_eq!(snapshots[0]["snapshot"], "host:/srv#1");
+    assert_eq!(snapshots[0]["tags"]["k"], "v");
+    assert_eq!(snapshots[0]["stats"]["files"], 4);
+    let entries = setting.objects(&["ls", "latest"]);
+    let entry = |path: &str| entries.iter().find(|entry| entry["path"] == path).unwrap();
+    assert_eq!((&entry("source/a")["mode"], &entry("source/a")["size"]), (&"0640".into(), &6.into()));
+    assert_eq!((&entry("source/link")["kind"], &entry("source/link")["target"]), (&"symlink".into(), &"a".into()));
+}
+
+#[test]
+fn every_command_speaks_json() {
+    let setting = Setting::new();
+    assert_eq!(setting.objects(&["init"])[0]["type"], "repository");
+    let backup = setting.objects(&["backup", "source"]);
+    let done = of_type(&backup, "backup")[0];
+    assert_eq!((&done["snapshot"], &done["stats"]["files"]), (&"default#1".into(), &3.into()));
+    fs::remove_file(setting.path("source/a")).unwrap();
+    setting.objects(&["backup", "source"]);
+    let changes = setting.objects(&["diff", "default#1", "default#2"]);
+    assert!(changes.iter().any(|change| change["path"] == "source/a" && change["change"] == "removed"), "{changes:?}");
+    let restored = setting.objects(&["restore", "default#1", "out"]);
+    assert_eq!(of_type(&restored, "restore")[0]["files"], 3);
+    let checked = setting.objects(&["check"]);
+    assert_eq!(of_type(&checked, "check")[0]["sound"], true);
+    assert_eq!(setting.objects(&["key", "list"])[0]["kind"], "key");
+    assert_eq!(setting.objects(&["stats"])[0]["series"], 1);
+
+    let failed = setting.run(&["--json", "cat", "latest:nothing"]);
+    let (out, err) = expect(&failed, 1);
+    assert_eq!(objects(&out)[0]["type"], "error");
+    assert!(err.starts_with("error: "), "{err}");
+}
+
+#[test]
+fn keys_are_added_listed_and_removed() {
+    let setting = Setting::created();
+    fs::write(setting.path("phrase"), "correct horse\n").unwrap();
+    setting.succeed(&["key", "add", "--new-passphrase-file", "phrase", "--label", "for people"]);
+    let keys = setting.objects(&["key", "list"]);
+    let kinds: Vec<_> = keys.iter().map(|key| key["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["key", "passphrase"]);
+    assert!(setting.succeed(&["key", "list"]).contains("for people"));
+
+    let first = keys[0]["id"].as_str().unwrap();
+    assert!(setting.fail(&["key", "remove", "x"], 1).contains("key list"));
+    setting.succeed(&["--passphrase-file", "phrase", "key", "remove", &first[..10]]);
+    assert!(setting.fail(&["snapshots"], 1).contains("the secret is wrong"));
+    let mut with_variable = setting.command(&["snapshots"]);
+    with_variable.env_remove("BACKSTOP_KEY_FILE").env("BACKSTOP_PASSPHRASE", "correct horse");
+    expect(&with_variable.output().unwrap(), 0);
+    let last = keys[1]["id"].as_str().unwrap();
+    assert!(setting.fail(&["--passphrase-file", "phrase", "key", "remove", last], 1).contains("the last key"));
+}
+
+#[test]
+fn what_fails_says_why_and_what_to_do() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    fs::write(setting.path("other"), [8; 32]).unwrap();
+    fs::write(setting.path("short"), [8; 31]).unwrap();
+    let wrong = setting.fail(&["--key-file", "other", "snapshots"], 1);
+    assert!(wrong.contains("error: the secret is wrong") && wrong.contains("hint: "), "{wrong}");
+    assert!(setting.fail(&["--key-file", "short", "snapshots"], 1).contains("31 bytes long; a key has 32"));
+    let missing = setting.fail(&["--key-file", "nowhere", "snapshots"], 1);
+    assert!(missing.contains("nowhere\n  caused by: No such file"), "{missing}");
+    assert!(setting.fail(&["-r", "nowhere", "snapshots"], 1).contains("backstop init"));
+    assert!(setting.fail(&["init"], 1).contains("there is one already"));
+    assert!(setting.fail(&["ls", "default#9"], 1).contains("backstop snapshots"));
+    assert!(setting.fail(&["ls", "latest:nothing"], 1).contains("nothing does not exist"));
+    assert!(setting.fail(&["cat", "latest:source"], 1).contains("not a file"));
+    assert!(setting.fail(&["restore", "latest:nothing", "out"], 1).contains("does not exist"));
+    assert!(setting.fail(&["backup", "nowhere"], 1).contains("nowhere"));
+    let mut without = setting.command(&["snapshots"]);
+    let said = expect(&without.env_remove("BACKSTOP_KEY_FILE").output().unwrap(), 1).1;
+    assert!(said.contains("--passphrase-file"), "{said}");
+}
+
+#[test]
+fn wrong_usage_ends_with_2() {
+    let setting = Setting::new();
+    let lines: [&[&str]; 10] = [
+        &[],
+        &["frobnicate"],
+        &["backup"],
+        &["ls"],
+        &["ls", "nothing"],
+        &["cat", "latest"],
+        &["diff", "latest", "latest:x"],
+        &["check", "--read-data=0"],
+        &["backup", "source", "--tag", "x"],
+        &["--key-file", "key", "--passphrase-file", "key", "stats"],
+    ];
+    for line in lines {
+        setting.fail(line, 2);
+    }
+    let mut without = setting.command(&["snapshots"]);
+    let said = expect(&without.env_remove("BACKSTOP_REPOSITORY").output().unwrap(), 2).1;
+    assert!(said.contains("BACKSTOP_REPOSITORY"), "{said}");
+    expect(&setting.run(&["--help"]), 0);
+    expect(&setting.run(&["--version"]), 0);
+}
+
+#[test]
+fn a_backup_that_lacks_something_ends_with_3() {
+    let setting = Setting::created();
+    // Nothing else keeps root out: a path that is longer than paths can be.
+    let long = |root: &str| (0..9).fold(setting.path(root), |path, _| path.join("x".repeat(250)));
+    fs::create_dir_all(long("source")).unwrap();
+    fs::create_dir_all(long("below")).unwrap();
+    fs::rename(setting.path("below"), long("source").join("below")).unwrap();
+
+    let (out, err) = expect(&setting.run(&["backup", "source"]), 3);
+    assert!(out.contains("partial: 1 path could not be read"), "{out}");
+    assert!(err.starts_with("warning: ") && err.lines().count() == 1, "{err}");
+    let snapshots = setting.objects(&["snapshots"]);
+    assert_eq!((&snapshots[0]["partial"], &snapshots[0]["failures"]), (&true.into(), &1.into()));
+    assert!(setting.succeed(&["snapshots"]).contains("(partial: 1 failed)"));
+    let again = objects(&expect(&setting.run(&["--json", "backup", "source"]), 3).0);
+    assert_eq!(of_type(&again, "failure").len(), 1);
+}
+
+#[test]
+fn damage_is_found_and_ends_with_1() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    let pack = files_below(&setting.path("repository/packs")).pop().unwrap();
+    let mut bytes = fs::read(&pack).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::set_permissions(&pack, fs::Permissions::from_mode(0o644)).unwrap();
+    fs::write(&pack, bytes).unwrap();
+    let (out, _) = expect(&setting.run(&["check", "--read-data"]), 1);
+    assert!(out.contains(pack.file_name().unwrap().to_str().unwrap()), "{out}");
+    assert!(out.contains("1 defect found"), "{out}");
+    let found = objects(&expect(&setting.run(&["--json", "check", "--read-data=100%"]), 1).0);
+    assert_eq!(of_type(&found, "check")[0]["sound"], false);
+    assert_eq!(of_type(&found, "finding").len(), 1);
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn standard_input_is_backed_up_under_a_name() {
+    let setting = Setting::created();
+    let mut child = setting
+        .command(&["backup", "--stdin", "/dumps/db.sql", "--series", "db"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"select 1;\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    assert_eq!(setting.succeed(&["cat", "db@latest:dumps/db.sql"]), "select 1;\n");
+    assert!(setting.succeed(&["ls", "latest"]).contains("dumps/db.sql"));
+}
+
+#[test]
+fn snapshots_are_found_by_time() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    let time = setting.objects(&["snapshots"])[0]["time"].as_str().unwrap().to_owned();
+    fs::write(setting.path("source/a"), "later\n").unwrap();
+    setting.succeed(&["backup", "source"]);
+
+    assert_eq!(setting.succeed(&["cat", &format!("{time}:source/a")]), "hello\n");
+    assert_eq!(setting.succeed(&["cat", &format!("default@{time}:source/a")]), "hello\n");
+    let (day, clock) = time.split_once('T').unwrap();
+    assert_eq!(setting.succeed(&["cat", &format!("default@{day}:/source/a")]), "later\n");
+    assert!(setting.fail(&["ls", "2001-01-01"], 1).contains("at or before"));
+    // As `snapshots` shows it: to the second, and the second it names is included.
+    let shown = format!("{day} {}", &clock[..8]);
+    assert!(setting.succeed(&["snapshots"]).contains(&shown));
+    setting.succeed(&["cat", &format!("default@{shown}:source/a")]);
+}
+
+#[test]
+fn excludes_dry_runs_and_deletes_do_what_they_say() {
+    let setting = Setting::created();
+    let said = setting.succeed(&["backup", "source", "--dry-run"]);
+    assert!(said.starts_with("dry run, nothing was stored: 3 files"), "{said}");
+    assert_eq!(setting.succeed(&["snapshots"]), "");
+    fs::write(setting.path("patterns"), "big\n").unwrap();
+    setting.succeed(&["backup", "source", "--exclude", "/a", "--exclude-file", "patterns"]);
+    let listed = setting.succeed(&["ls", "latest"]);
+    assert!(!listed.contains("source/a\n") && !listed.contains("big") && listed.contains("source/sub/b\n"), "{listed}");
+
+    fs::create_dir(setting.path("out")).unwrap();
+    fs::write(setting.path("out/extra"), "").unwrap();
+    let said = setting.succeed(&["restore", "latest:source", "out", "--delete", "--dry-run"]);
+    assert!(said.starts_with("dry run, would restore"), "{said}");
+    assert!(setting.path("out/extra").exists() && !setting.path("out/sub").exists());
+    setting.succeed(&["restore", "latest:source", "out"]);
+    assert!(setting.path("out/extra").exists() && setting.path("out/sub/b").exists());
+    setting.succeed(&["restore", "latest:source", "out", "--delete"]);
+    assert!(!setting.path("out/extra").exists() && setting.path("out/sub/b").exists());
+}
+
+#[test]
+fn a_reader_that_stops_early_is_no_error() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    let mut child = setting
+        .command(&["cat", "latest:source/sub/big"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut some = [0; 10];
+    child.stdout.take().unwrap().read_exact(&mut some).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let (_, err) = expect(&output, 0);
+    assert_eq!(err, "");
+}
+
+#[test]
+fn an_interrupted_backup_commits_nothing() {
+    let setting = Setting::created();
+    let mut child = setting
+        .command(&["backup", "--stdin", "endless"])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // Larger than a pipe holds: once it is written, the backup has begun to read.
+    stdin.write_all(&vec![0; 1 << 20]).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+    let (_, err) = expect(&child.wait_with_output().unwrap(), 130);
+    assert!(err.contains("nothing was committed"), "{err}");
+    assert_eq!(setting.succeed(&["snapshots"]), "");
+}
