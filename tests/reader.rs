@@ -8,12 +8,13 @@ mod helpers;
 use std::fs::File;
 use std::io::SeekFrom;
 use std::os::unix::fs::FileExt;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use backstop::{
-    ChunkerParameters, CreateOptions, Error, FileReader, Key, Payload, Repository, Snapshot,
-};
-use common::{CountingStore, Kind, Random};
+use backstop::{ChunkerParameters, CreateOptions, Error, FileReader, Key, Payload, Repository, Snapshot};
+use common::{CountingStore, Kind, Random, SlowStore};
+use futures::TryStreamExt;
 use helpers::{Folder, create, memory, open, quiet, secret, series, snapshot};
 use object_store::ObjectStore;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -106,6 +107,37 @@ async fn any_bytes_are_read_in_any_order() {
         wander(open_file(&repository, &snapshot, &key).await, bytes, &mut random, 60).await;
         wander(open_file(&open(&store).await, &snapshot, &key).await, bytes, &mut random, 60).await;
     }
+}
+
+/// What one reader fetches ahead is not polled while another is read: neither may wait for the other's.
+#[tokio::test]
+async fn readers_and_listings_are_used_by_turns() {
+    let (folder, store, mut random) = (Folder::new(), memory(), Random::new(5));
+    let repository = small_chunks(Arc::clone(&store)).await;
+    let files = forms(&folder, &mut random);
+    let snapshot = snapshot(&repository, &folder).await;
+    let alternate = async {
+        for _ in 0..5 {
+            // From a cold start and some way off, so that all of them want the same blocks, and wait for them.
+            let repository = open(&SlowStore::new(Arc::clone(&store), Duration::from_millis(1)).shared()).await;
+            let mut entries = pin!(repository.entries(&snapshot, None));
+            let mut readers = Vec::new();
+            while let Some((key, entry)) = entries.try_next().await.unwrap() {
+                repository.metadata(&entry).await.unwrap();
+                let Some((_, bytes)) = files.iter().find(|(name, _)| folder.key(name) == key) else { continue };
+                readers.push((open_file(&repository, &snapshot, &key).await, bytes, 0));
+            }
+            for _ in 0..200 {
+                let chosen = random.below(readers.len() as u64) as usize;
+                let (reader, bytes, position) = &mut readers[chosen];
+                let mut buffer = vec![0; random.below(5_000) as usize];
+                let length = reader.read(&mut buffer).await.unwrap();
+                assert_eq!(buffer[..length], bytes[*position..*position + length]);
+                *position += length;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), alternate).await.expect("readers wait for each other");
 }
 
 #[tokio::test]
