@@ -141,6 +141,27 @@ async fn readers_and_listings_are_used_by_turns() {
 }
 
 #[tokio::test]
+async fn a_reader_that_rests_keeps_no_other_waiting() {
+    let (store, bytes) = (memory(), Random::new(6).bytes(1_500_000));
+    let repository = small_chunks(Arc::clone(&store)).await;
+    let key = Key::from_path("noise").unwrap();
+    let report = repository.backup_stream(&key, bytes.as_slice(), &series("noise"), quiet()).await.unwrap();
+    let snapshot = report.snapshot.unwrap();
+    let both = async {
+        for rest in (1_000..1_000_000).step_by(40_000) {
+            let repository = open(&SlowStore::new(Arc::clone(&store), Duration::from_millis(1)).shared()).await;
+            let mut resting = open_file(&repository, &snapshot, &key).await;
+            resting.read_exact(&mut vec![0; rest]).await.unwrap();
+            // What the resting reader fetches ahead lies in blocks that this one needs.
+            let mut whole = Vec::new();
+            open_file(&repository, &snapshot, &key).await.read_to_end(&mut whole).await.unwrap();
+            assert!(whole == bytes);
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), both).await.expect("a reader waits for one that rests");
+}
+
+#[tokio::test]
 async fn a_seek_before_the_start_is_refused_and_moves_nothing() {
     let (folder, repository) = (Folder::new(), create(&memory()).await);
     folder.write("file", "0123456789");
