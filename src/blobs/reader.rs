@@ -28,7 +28,7 @@ pub(crate) struct BlobReader {
     store: Store,
     keyring: Arc<Keyring>,
     index: Arc<Index>,
-    blocks: Cache<(ObjectId, u32), Bytes, ByLength>,
+    blocks: Arc<Cache<(ObjectId, u32), Bytes, ByLength>>,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -49,7 +49,8 @@ impl Weighter<(ObjectId, u32), Bytes> for ByLength {
 impl BlobReader {
     /// A reader with an empty cache.
     pub(crate) fn new(store: Store, keyring: Arc<Keyring>, index: Arc<Index>) -> Self {
-        Self { store, keyring, index, blocks: Cache::with_weighter(CACHE_BLOCKS, CACHE_BYTES, ByLength) }
+        let blocks = Arc::new(Cache::with_weighter(CACHE_BLOCKS, CACHE_BYTES, ByLength));
+        Self { store, keyring, index, blocks }
     }
 
     /// Reads one blob: tries every place where the index knows it, and asks the store for newer segments once
@@ -134,14 +135,24 @@ impl BlobReader {
     }
 
     /// Opens a block, or finds it among those opened lately; concurrent callers fetch it once.
+    ///
+    /// The fetch is a task of its own. A caller that began it and isn't polled (one that reads ahead) would
+    /// otherwise hold up all others, and for ever if it is polled only after one of them is done.
     async fn block(&self, pack: &PackRow, place: &Place) -> Result<Bytes> {
         let key = (pack.id, place.number);
-        self.blocks
-            .get_or_insert_async(&key, async {
-                let stored = self.store.get_range(&Name::Pack(pack.id).to_string(), place.range()).await?;
-                self.open_block(pack, place, stored).await
-            })
-            .await
+        if let Some(block) = self.blocks.get(&key) {
+            return Ok(block);
+        }
+        let (blocks, store, keyring) = (Arc::clone(&self.blocks), self.store.clone(), Arc::clone(&self.keyring));
+        let (pack, place) = (*pack, *place);
+        let fetch = tokio::spawn(async move {
+            let fetch = async {
+                let stored = store.get_range(&Name::Pack(pack.id).to_string(), place.range()).await?;
+                open(keyring, pack, place, stored).await
+            };
+            blocks.get_or_insert_async(&key, fetch).await
+        });
+        fetch.await.map_err(Error::worker)?
     }
 
     /// Opens a block from its bytes as stored, on a CPU thread.
@@ -151,12 +162,7 @@ impl BlobReader {
         place: &Place,
         stored: Bytes,
     ) -> impl Future<Output = Result<Bytes>> + Send + 'static {
-        let (keyring, pack, place) = (Arc::clone(&self.keyring), *pack, *place);
-        cpu::start(move || {
-            let name = Name::Pack(pack.id).to_string();
-            let opener = keyring.opener(Kind::Pack, pack.generation, &pack.salt, &name)?;
-            place.open(&opener, stored.into(), &name).map(Bytes::from)
-        })
+        open(Arc::clone(&self.keyring), *pack, *place, stored)
     }
 
     /// Reads neighbouring blocks of a pack with one request and opens them; the places are in order of their offsets.
@@ -178,4 +184,18 @@ impl BlobReader {
         }
         futures::future::try_join_all(opening).await
     }
+}
+
+/// Opens a block from its bytes as stored, on a CPU thread.
+fn open(
+    keyring: Arc<Keyring>,
+    pack: PackRow,
+    place: Place,
+    stored: Bytes,
+) -> impl Future<Output = Result<Bytes>> + Send + 'static {
+    cpu::start(move || {
+        let name = Name::Pack(pack.id).to_string();
+        let opener = keyring.opener(Kind::Pack, pack.generation, &pack.salt, &name)?;
+        place.open(&opener, stored.into(), &name).map(Bytes::from)
+    })
 }
