@@ -358,7 +358,8 @@ async fn files_with_thousands_of_chunks_are_restored_in_portions() {
     huge.set_len(13 << 20).unwrap();
     let report = fixture.restore(&snapshot, plain()).await;
     fixture.assert_same();
-    assert!((1 << 20..(1 << 20) + 20_000).contains(&report.bytes_written), "{}", report.bytes_written);
+    // The zeros at the end are there again as soon as the file has its length.
+    assert!((9..10_000).contains(&report.bytes_written), "{}", report.bytes_written);
     assert_eq!(report.unchanged, 2);
     // A file with other names is replaced, not written through.
     fs::hard_link(fixture.at("target/huge"), fixture.at("elsewhere")).unwrap();
