@@ -88,24 +88,6 @@ impl BlobReader {
         }
     }
 
-    /// Where a blob is, from newer segments if need be; an error if no segment knows it.
-    pub(crate) async fn locate(&self, kind: BlockKind, id: &BlobId) -> Result<Location> {
-        let mut failure = None;
-        for refresh in [false, true] {
-            if refresh {
-                self.index.refresh(Want::Pages).await?;
-            }
-            for segment in self.index.known().await? {
-                match segment.find(id).await {
-                    Ok(Some(location)) if location.place.kind == kind => return Ok(location),
-                    Ok(_) => {}
-                    Err(error) => failure = Some(error),
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| self.unknown(id)))
-    }
-
     /// Where chunks are of which there are many; those that no segment at hand knows are missing from the answer.
     pub(crate) async fn locate_chunks(&self, mut ids: Vec<BlobId>) -> Result<HashMap<BlobId, Location>> {
         ids.sort_unstable();
