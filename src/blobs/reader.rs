@@ -24,6 +24,7 @@ const CACHE_BYTES: u64 = 32 << 20;
 const CACHE_BLOCKS: usize = 512;
 
 /// Reads blobs; cheap to share.
+#[derive(Clone)]
 pub(crate) struct BlobReader {
     store: Store,
     keyring: Arc<Keyring>,
@@ -55,7 +56,15 @@ impl BlobReader {
 
     /// Reads one blob: tries every place where the index knows it, and asks the store for newer segments once
     /// before it gives up.
+    ///
+    /// It happens in a task of its own. Readers wait for one another, for a block or for a listing; one that isn't
+    /// polled while it is next in line, as a stream that reads ahead may not be, would hold up the others for ever.
     pub(crate) async fn read(&self, kind: BlockKind, id: &BlobId) -> Result<Bytes> {
+        let (this, id) = (self.clone(), *id);
+        tokio::spawn(async move { this.read_anywhere(kind, &id).await }).await.map_err(Error::worker)?
+    }
+
+    async fn read_anywhere(&self, kind: BlockKind, id: &BlobId) -> Result<Bytes> {
         let mut failure = None;
         for refresh in [false, true] {
             if refresh {
@@ -117,6 +126,8 @@ impl BlobReader {
     }
 
     /// Opens a block, or finds it among those opened lately; concurrent callers fetch it once.
+    ///
+    /// The fetch is a task of its own, for the same reason as a [`BlobReader::read`].
     async fn block(&self, pack: &PackRow, place: &Place) -> Result<Bytes> {
         let key = (pack.id, place.number);
         if let Some(block) = self.blocks.get(&key) {
