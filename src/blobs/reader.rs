@@ -28,7 +28,7 @@ pub(crate) struct BlobReader {
     store: Store,
     keyring: Arc<Keyring>,
     index: Arc<Index>,
-    blocks: Cache<(ObjectId, u32), Bytes, ByLength>,
+    blocks: Arc<Cache<(ObjectId, u32), Bytes, ByLength>>,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -49,7 +49,8 @@ impl Weighter<(ObjectId, u32), Bytes> for ByLength {
 impl BlobReader {
     /// A reader with an empty cache.
     pub(crate) fn new(store: Store, keyring: Arc<Keyring>, index: Arc<Index>) -> Self {
-        Self { store, keyring, index, blocks: Cache::with_weighter(CACHE_BLOCKS, CACHE_BYTES, ByLength) }
+        let blocks = Arc::new(Cache::with_weighter(CACHE_BLOCKS, CACHE_BYTES, ByLength));
+        Self { store, keyring, index, blocks }
     }
 
     /// Reads one blob: tries every place where the index knows it, and asks the store for newer segments once
@@ -76,24 +77,6 @@ impl BlobReader {
             Some(location) => self.read_at(kind, id, &location).await.map(Some),
             None => Ok(None),
         }
-    }
-
-    /// Where a blob is, from newer segments if need be; an error if no segment knows it.
-    pub(crate) async fn locate(&self, kind: BlockKind, id: &BlobId) -> Result<Location> {
-        let mut failure = None;
-        for refresh in [false, true] {
-            if refresh {
-                self.index.refresh(Want::Pages).await?;
-            }
-            for segment in self.index.known().await? {
-                match segment.find(id).await {
-                    Ok(Some(location)) if location.place.kind == kind => return Ok(location),
-                    Ok(_) => {}
-                    Err(error) => failure = Some(error),
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| self.unknown(id)))
     }
 
     /// Where chunks are of which there are many; those that no segment at hand knows are missing from the answer.
@@ -134,29 +117,24 @@ impl BlobReader {
     }
 
     /// Opens a block, or finds it among those opened lately; concurrent callers fetch it once.
+    ///
+    /// The fetch is a task of its own: one begun by a future that isn't polled, as a stream that reads ahead may not
+    /// be, would hold up everyone else who wants the block.
     async fn block(&self, pack: &PackRow, place: &Place) -> Result<Bytes> {
         let key = (pack.id, place.number);
-        self.blocks
-            .get_or_insert_async(&key, async {
-                let stored = self.store.get_range(&Name::Pack(pack.id).to_string(), place.range()).await?;
-                self.open_block(pack, place, stored).await
-            })
-            .await
-    }
-
-    /// Opens a block from its bytes as stored, on a CPU thread.
-    pub(crate) fn open_block(
-        &self,
-        pack: &PackRow,
-        place: &Place,
-        stored: Bytes,
-    ) -> impl Future<Output = Result<Bytes>> + Send + 'static {
-        let (keyring, pack, place) = (Arc::clone(&self.keyring), *pack, *place);
-        cpu::start(move || {
-            let name = Name::Pack(pack.id).to_string();
-            let opener = keyring.opener(Kind::Pack, pack.generation, &pack.salt, &name)?;
-            place.open(&opener, stored.into(), &name).map(Bytes::from)
+        if let Some(block) = self.blocks.get(&key) {
+            return Ok(block);
+        }
+        let (blocks, store, keyring) = (Arc::clone(&self.blocks), self.store.clone(), Arc::clone(&self.keyring));
+        let (pack, place) = (*pack, *place);
+        cpu::apart(async move {
+            let fetch = async {
+                let stored = store.get_range(&Name::Pack(pack.id).to_string(), place.range()).await?;
+                open_block(keyring, pack, place, stored).await
+            };
+            blocks.get_or_insert_async(&key, fetch).await
         })
+        .await
     }
 
     /// Reads neighbouring blocks of a pack with one request and opens them; the places are in order of their offsets.
@@ -174,8 +152,22 @@ impl BlobReader {
             if start > end || end > stored.len() {
                 return Err(too_short(&name));
             }
-            opening.push(self.open_block(pack, place, stored.slice(start..end)));
+            opening.push(open_block(Arc::clone(&self.keyring), *pack, *place, stored.slice(start..end)));
         }
         futures::future::try_join_all(opening).await
     }
+}
+
+/// Opens a block from its bytes as stored, on a CPU thread.
+fn open_block(
+    keyring: Arc<Keyring>,
+    pack: PackRow,
+    place: Place,
+    stored: Bytes,
+) -> impl Future<Output = Result<Bytes>> + Send + 'static {
+    cpu::start(move || {
+        let name = Name::Pack(pack.id).to_string();
+        let opener = keyring.opener(Kind::Pack, pack.generation, &pack.salt, &name)?;
+        place.open(&opener, stored.into(), &name).map(Bytes::from)
+    })
 }
