@@ -39,6 +39,11 @@ fn fill(folder: &Path, round: u64) {
     for number in 0..200 {
         std::fs::write(folder.join(format!("small {number}")), format!("{number}")).unwrap();
     }
+    // Many sequences of chunks, whose nodes share blocks with the leaves.
+    std::fs::create_dir_all(folder.join("many")).unwrap();
+    for number in 0..200 {
+        std::fs::write(folder.join(format!("many/{number}")), Random::new(1000 + number).bytes(15_000)).unwrap();
+    }
 }
 
 async fn backup(repository: &Repository, folder: &Path, options: &BackupOptions) -> backstop::BackupReport {
