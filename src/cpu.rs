@@ -1,8 +1,9 @@
-//! Runs work that keeps a core busy, away from the async executor's threads.
+//! Runs work apart from the future that wants it: on threads that may be busy, or as a task of its own.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use tokio::sync::oneshot;
+use tokio::task::JoinSet;
 
 use crate::error::{Error, Result};
 
@@ -28,6 +29,21 @@ pub(crate) async fn block<T: Send + 'static>(work: impl FnOnce() -> Result<T> + 
         Ok(outcome) => outcome,
         Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
         Err(error) => Err(Error::worker(error)),
+    }
+}
+
+/// Runs `work` as a task of its own, which goes on while nobody polls the caller, and ends when the caller is dropped.
+///
+/// For what others wait for, such as a lock that is held across an await: futures that are read ahead aren't polled
+/// while their consumer does something else, and that may be to wait for the very thing that one of them holds.
+pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    let mut task = JoinSet::new();
+    task.spawn(work);
+    match task.join_next().await {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(error)) if error.is_panic() => Err(panicked(&*error.into_panic())),
+        Some(Err(error)) => Err(Error::worker(error)),
+        None => Err(Error::worker("a task was lost")),
     }
 }
 

@@ -24,7 +24,6 @@ const CACHE_BYTES: u64 = 32 << 20;
 const CACHE_BLOCKS: usize = 512;
 
 /// Reads blobs; cheap to share.
-#[derive(Clone)]
 pub(crate) struct BlobReader {
     store: Store,
     keyring: Arc<Keyring>,
@@ -56,15 +55,7 @@ impl BlobReader {
 
     /// Reads one blob: tries every place where the index knows it, and asks the store for newer segments once
     /// before it gives up.
-    ///
-    /// It happens in a task of its own. Readers wait for one another, for a block or for a listing; one that isn't
-    /// polled while it is next in line, as a stream that reads ahead may not be, would hold up the others for ever.
     pub(crate) async fn read(&self, kind: BlockKind, id: &BlobId) -> Result<Bytes> {
-        let (this, id) = (self.clone(), *id);
-        tokio::spawn(async move { this.read_anywhere(kind, &id).await }).await.map_err(Error::worker)?
-    }
-
-    async fn read_anywhere(&self, kind: BlockKind, id: &BlobId) -> Result<Bytes> {
         let mut failure = None;
         for refresh in [false, true] {
             if refresh {
@@ -127,7 +118,8 @@ impl BlobReader {
 
     /// Opens a block, or finds it among those opened lately; concurrent callers fetch it once.
     ///
-    /// The fetch is a task of its own, for the same reason as a [`BlobReader::read`].
+    /// The fetch is a task of its own: one begun by a future that isn't polled, as a stream that reads ahead may not
+    /// be, would hold up everyone else who wants the block.
     async fn block(&self, pack: &PackRow, place: &Place) -> Result<Bytes> {
         let key = (pack.id, place.number);
         if let Some(block) = self.blocks.get(&key) {
@@ -135,24 +127,14 @@ impl BlobReader {
         }
         let (blocks, store, keyring) = (Arc::clone(&self.blocks), self.store.clone(), Arc::clone(&self.keyring));
         let (pack, place) = (*pack, *place);
-        let fetch = tokio::spawn(async move {
+        cpu::apart(async move {
             let fetch = async {
                 let stored = store.get_range(&Name::Pack(pack.id).to_string(), place.range()).await?;
-                open(keyring, pack, place, stored).await
+                open_block(keyring, pack, place, stored).await
             };
             blocks.get_or_insert_async(&key, fetch).await
-        });
-        fetch.await.map_err(Error::worker)?
-    }
-
-    /// Opens a block from its bytes as stored, on a CPU thread.
-    pub(crate) fn open_block(
-        &self,
-        pack: &PackRow,
-        place: &Place,
-        stored: Bytes,
-    ) -> impl Future<Output = Result<Bytes>> + Send + 'static {
-        open(Arc::clone(&self.keyring), *pack, *place, stored)
+        })
+        .await
     }
 
     /// Reads neighbouring blocks of a pack with one request and opens them; the places are in order of their offsets.
@@ -170,14 +152,14 @@ impl BlobReader {
             if start > end || end > stored.len() {
                 return Err(too_short(&name));
             }
-            opening.push(self.open_block(pack, place, stored.slice(start..end)));
+            opening.push(open_block(Arc::clone(&self.keyring), *pack, *place, stored.slice(start..end)));
         }
         futures::future::try_join_all(opening).await
     }
 }
 
 /// Opens a block from its bytes as stored, on a CPU thread.
-fn open(
+fn open_block(
     keyring: Arc<Keyring>,
     pack: PackRow,
     place: Place,

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -55,8 +55,10 @@ pub(crate) struct Index {
     segments: RwLock<BTreeMap<ObjectId, (Want, Shared)>>,
     /// A segment that is listed and can't be used, and why.
     broken: Mutex<Option<(String, String)>>,
-    /// Set once the segments have been listed; held while listing, so that it happens once at a time.
-    listed: tokio::sync::Mutex<bool>,
+    /// Set once the segments have been listed.
+    listed: AtomicBool,
+    /// Held while listing, so that it happens once at a time.
+    listing: tokio::sync::Mutex<()>,
 }
 
 impl Index {
@@ -68,12 +70,13 @@ impl Index {
             cache,
             segments: RwLock::default(),
             broken: Mutex::default(),
-            listed: tokio::sync::Mutex::new(false),
+            listed: AtomicBool::new(false),
+            listing: tokio::sync::Mutex::default(),
         }
     }
 
     /// The segments, listed if they haven't been yet.
-    pub(crate) async fn known(&self) -> Result<Vec<Shared>> {
+    pub(crate) async fn known(self: &Arc<Self>) -> Result<Vec<Shared>> {
         self.ensure_listed().await?;
         Ok(self.segments())
     }
@@ -91,7 +94,7 @@ impl Index {
     /// Where each of `ids`, which are sorted, is according to the first segment that knows it.
     ///
     /// Much cheaper than as many lookups: each page is opened once.
-    pub(crate) async fn find_sorted(&self, ids: Arc<[BlobId]>) -> Result<HashMap<BlobId, Location>> {
+    pub(crate) async fn find_sorted(self: &Arc<Self>, ids: Arc<[BlobId]>) -> Result<HashMap<BlobId, Location>> {
         self.ensure_listed().await?;
         let mut found = HashMap::with_capacity(ids.len());
         let mut left = ids;
@@ -129,23 +132,29 @@ impl Index {
         broken.as_ref().map(|(segment, reason)| Error::corrupt(segment, reason))
     }
 
-    async fn ensure_listed(&self) -> Result<()> {
-        let mut listed = self.listed.lock().await;
-        if !*listed {
-            self.load(Want::Pages).await?;
-            *listed = true;
+    async fn ensure_listed(self: &Arc<Self>) -> Result<()> {
+        if self.listed.load(Ordering::Acquire) {
+            return Ok(());
         }
-        Ok(())
+        let index = Arc::clone(self);
+        // Apart, since whoever else comes waits for the lock.
+        cpu::apart(async move {
+            let _listing = index.listing.lock().await;
+            if index.listed.load(Ordering::Acquire) { Ok(()) } else { index.load(Want::Pages).await }
+        })
+        .await
     }
 
     /// Lists the segments again, opens those that are new and forgets those that are gone.
     ///
     /// One that can't be used is an error where all are wanted; a reader does without, see [`Index::broken`].
-    pub(crate) async fn refresh(&self, want: Want) -> Result<()> {
-        let mut listed = self.listed.lock().await;
-        self.load(want).await?;
-        *listed = true;
-        Ok(())
+    pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<()> {
+        let index = Arc::clone(self);
+        cpu::apart(async move {
+            let _listing = index.listing.lock().await;
+            index.load(want).await
+        })
+        .await
     }
 
     async fn load(&self, want: Want) -> Result<()> {
@@ -186,6 +195,7 @@ impl Index {
             }
         }
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+        self.listed.store(true, Ordering::Release);
         Ok(())
     }
 
