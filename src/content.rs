@@ -201,6 +201,9 @@ impl AsyncSeek for FileReader {
             target.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek before the start of the file"))?;
         // Within the current segment what was fetched ahead stays good: it follows that segment.
         if target != this.position && !this.current_holds(target) {
+            if !matches!(this.payload, Payload::Inline(_)) {
+                this.current = None;
+            }
             this.plan = None;
             this.fetching = FuturesOrdered::new();
             this.ahead = 1;

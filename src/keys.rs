@@ -35,15 +35,14 @@ impl Repository {
     /// out a secret that leaked, not a person who held it.
     ///
     /// # Errors
-    /// [`Error::NotFound`]; [`Error::Invalid`] for the last slot, since nothing would open the repository again.
+    /// [`Error::NotFound`]; [`Error::Invalid`] for the slot that the repository was opened with: opening it with
+    /// another one first shows that another one opens it.
     pub async fn remove_key(&self, id: &ObjectId) -> Result<()> {
-        let slots = self.slots().await?;
-        if !slots.iter().any(|(slot, _)| slot == id) {
-            return Err(Error::not_found(Name::Key(*id)));
+        if *id == self.slot() {
+            let reason = "the repository was opened with this key; open it with another one to remove this one";
+            return Err(Error::invalid(Name::Key(*id), reason));
         }
-        if slots.len() == 1 {
-            return Err(Error::invalid(Name::Key(*id), "it is the last key; add another one before removing it"));
-        }
+        self.store().length(&Name::Key(*id).to_string()).await?;
         self.store().delete(&Name::Key(*id).to_string()).await
     }
 }

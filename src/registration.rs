@@ -155,7 +155,8 @@ impl Registration {
             return Err(Error::invalid(
                 format!("{}#{}", self.series, tip.number),
                 format!(
-                    "it was committed {ahead} seconds after now; set this machine's clock, or remove the snapshot if its writer's was wrong"
+                    "it was committed {ahead} seconds after now; set this machine's clock right, or continue under \
+                     another series if it was the other writer's that was wrong"
                 ),
             ));
         }
@@ -195,30 +196,39 @@ impl Registration {
         };
         let name = Name::Snapshot(self.target).to_string();
         let sealed =
-            object::seal_record(&record, Kind::Snapshot, &name, &self.parts.keyring, &self.parts.surroundings)?;
-        let sealed = Bytes::from(sealed);
-        if sealed.len() as u64 > object::RECORD_MAX {
-            return Err(Error::invalid("the snapshot's record", "its paths and tags come to more than 16 MiB"));
-        }
+            match object::seal_record(&record, Kind::Snapshot, &name, &self.parts.keyring, &self.parts.surroundings) {
+                Ok(sealed) if sealed.len() as u64 <= object::RECORD_MAX => Bytes::from(sealed),
+                other => {
+                    // No put was issued, so nothing can land late.
+                    self.end().await;
+                    let too_long = Error::invalid("the snapshot's record", "its paths and tags come to over 16 MiB");
+                    return Err(other.err().unwrap_or(too_long));
+                }
+            };
         match self.parts.store.create(&name, sealed.clone()).await? {
             Created::Ours => Ok(open_record(&sealed, &self.target, &self.parts.keyring)?.into_snapshot()),
             Created::Theirs => Ok(None),
         }
     }
 
-    /// Registers for the next number, checks what is relied on under it, and only then ends the old registration.
+    /// Registers for the next number, checks what is relied on under it, and only then ends the old registration,
+    /// whose number is decided.
     async fn renew(&mut self) -> Result<()> {
-        let old = Name::Writer(self.id).to_string();
+        let old = self.id;
         self.id = WriterId::new(self.parts.surroundings.random());
-        self.register(self.target.tag).await?;
-        self.parts.store.delete(&old).await
+        let renewed = self.register(self.target.tag).await;
+        self.remove(&old).await;
+        renewed
     }
 
     /// Ends a registration under which no commit is undecided.
-    ///
-    /// A registration that stays only delays a collection, so a failure to delete it is not the writer's.
     pub(crate) async fn end(&self) {
-        if let Err(error) = self.parts.store.delete(&Name::Writer(self.id).to_string()).await {
+        self.remove(&self.id).await;
+    }
+
+    /// Removes a registration. One that stays only delays a collection, so a failure here is not the writer's.
+    async fn remove(&self, id: &WriterId) {
+        if let Err(error) = self.parts.store.delete(&Name::Writer(*id).to_string()).await {
             tracing::warn!(%error, "could not end a registration; a later collection will");
         }
     }

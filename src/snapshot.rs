@@ -166,7 +166,6 @@ pub(crate) struct Content {
 /// A record with its place in the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Placed {
-    pub(crate) name: SnapshotName,
     pub(crate) hash: RecordHash,
     pub(crate) record: Record,
 }
@@ -222,7 +221,7 @@ pub(crate) fn open_record(bytes: &[u8], name: &SnapshotName, keyring: &Keyring) 
     if !fits {
         return Err(Error::corrupt(text, "it says something else than its name"));
     }
-    Ok(Placed { name: *name, hash: RecordHash::new(*blake3::hash(bytes).as_bytes()), record })
+    Ok(Placed { hash: RecordHash::new(*blake3::hash(bytes).as_bytes()), record })
 }
 
 /// Reads the series of a repository.

@@ -13,7 +13,7 @@ use std::task::Poll;
 
 use async_trait::async_trait;
 use backstop::{BackupOptions, CreateOptions, Error, Key, OpenOptions, Repository, Selector, Snapshot, Timestamp};
-use common::{Call, CountingStore, Fault, FaultyStore, Hook, HookedStore, Kind, Random, Reply};
+use common::{Call, CountingStore, Fault, FaultyStore, Hook, HookedStore, Random, Reply};
 use helpers::{Folder, SetClock, backup, contents, create, dump, memory, names, open, quiet, secret, series, snapshot};
 use object_store::{ObjectStore, ObjectStoreExt};
 

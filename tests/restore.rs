@@ -105,7 +105,8 @@ async fn every_kind_of_file_comes_back_with_its_metadata() {
     assert_eq!(fs::metadata(fixture.at("target")).unwrap().mode() & 0o7777, 0o751, "the folder's own mode");
     assert_eq!(report.unchanged, 0);
     assert_eq!((report.files, report.bytes), (snapshot.stats.files, snapshot.stats.bytes));
-    assert_eq!(report.folders, snapshot.stats.folders);
+    // The snapshot also has the folders on the way to the source.
+    assert_eq!(report.folders, snapshot.stats.folders - (fixture.key("").depth() as u64 - 1));
     assert_eq!(report.others, snapshot.stats.others);
 
     // Once more: all is there, nothing is written, nothing is touched.
@@ -357,7 +358,8 @@ async fn files_with_thousands_of_chunks_are_restored_in_portions() {
     huge.set_len(13 << 20).unwrap();
     let report = fixture.restore(&snapshot, plain()).await;
     fixture.assert_same();
-    assert!((1 << 20..(1 << 20) + 20_000).contains(&report.bytes_written), "{}", report.bytes_written);
+    // The zeros at the end are there again as soon as the file has its length.
+    assert!((9..10_000).contains(&report.bytes_written), "{}", report.bytes_written);
     assert_eq!(report.unchanged, 2);
     // A file with other names is replaced, not written through.
     fs::hard_link(fixture.at("target/huge"), fixture.at("elsewhere")).unwrap();

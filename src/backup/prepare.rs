@@ -10,10 +10,11 @@ use tokio::sync::mpsc;
 use crate::backup::scan::ScanTotals;
 use crate::blobs::{NodeBuffer, Treatment};
 use crate::chunker::Chunker;
+use crate::clock::Clock;
 use crate::compress;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
-use crate::files::{FileSource, Found, Owners, Segment};
+use crate::files::{FileSource, FileTime, Found, Metadata, Owners, Segment};
 use crate::id::BlobId;
 use crate::progress::Progress;
 use crate::repository::Repository;
@@ -28,6 +29,11 @@ const BUFFER: usize = 4 << 20;
 
 /// Files from this length on are hashed by all cores.
 const HASH_TOGETHER: u64 = 8 << 20;
+
+/// Nanoseconds between two stamps that a file system tells apart: kernels take them from a timer of 100 Hz or
+/// faster, some file systems keep only every other second.
+const FINE_TICK: i64 = 20_000_000;
+const COARSE_TICK: i64 = 2_000_000_000;
 
 /// What the reader threads hand on, in the order of paths.
 #[derive(Debug)]
@@ -100,6 +106,7 @@ pub(super) struct Preparer {
     keyring: Arc<Keyring>,
     splitter: Splitter,
     owners: Owners,
+    clock: Arc<dyn Clock>,
     totals: Arc<ScanTotals>,
     progress: Arc<dyn Progress>,
 }
@@ -111,22 +118,29 @@ impl Preparer {
             keyring: Arc::clone(repository.keyring()),
             splitter: repository.splitter().clone(),
             owners: Owners::default(),
+            clock: Arc::clone(&repository.surroundings().clock),
             totals,
             progress,
         }
     }
 
-    /// Prepares one path; `known` says that the parent has an entry for it, which a failure takes away.
-    pub(super) fn prepare(&mut self, found: &Found, known: bool, out: &mut Outbox) -> Result<(), Gone> {
+    /// Prepares one path; `known` is the parent's entry for it, which a failure takes away.
+    pub(super) fn prepare(&mut self, found: &Found, known: Option<&Entry>, out: &mut Outbox) -> Result<(), Gone> {
         match self.entry(found, out) {
             Ok(entry) => {
-                self.totals.count(found.kind(), entry.size, known);
+                self.totals.count_present(found.kind(), entry.size);
                 self.progress.advance(u64::from(found.kind() == EntryKind::File), 0);
+                if known == Some(&entry) {
+                    return Ok(());
+                }
+                self.totals.count_difference(known.is_some());
                 out.push(Item::Entry(found.key.clone(), Box::new(entry)))
             }
             Err(Stop::Failed(error)) => {
                 self.report(&found.path(), &error, out)?;
-                if known {
+                // Its chunks so far must not share a block with the next file's.
+                out.push(Item::EndOfFile)?;
+                if known.is_some() {
                     self.totals.count_removed();
                     out.push(Item::Removed(found.key.clone()))?;
                 }
@@ -145,7 +159,8 @@ impl Preparer {
         let (content, metadata, warnings) = match found.kind() {
             EntryKind::File => {
                 let mut source = found.open()?;
-                let (metadata, warnings) = source.metadata(&self.owners);
+                let (mut metadata, warnings) = source.metadata(&self.owners);
+                self.distrust_fresh(&mut metadata);
                 let content = self.file(&mut source, out)?;
                 if !source.finish()? {
                     let changed =
@@ -169,6 +184,21 @@ impl Preparer {
         }
         let metadata = self.bytes(metadata.encode()?, out)?;
         Ok(Entry::new(found.kind(), content, metadata))
+    }
+
+    /// Takes the time of change from a file that changed just now.
+    ///
+    /// A further change within the same tick of the file system's clock would leave no trace, so the next backup
+    /// must not take the file for unchanged.
+    fn distrust_fresh(&self, metadata: &mut Metadata) {
+        if let Some(posix) = &mut metadata.posix {
+            let FileTime { seconds, nanos } = posix.changed;
+            let tick = if nanos == 0 { COARSE_TICK } else { FINE_TICK };
+            let changed = seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(nanos));
+            if self.clock.now().as_nanos().saturating_sub(changed) < tick {
+                posix.changed = FileTime::default();
+            }
+        }
     }
 
     /// Reads a file to its end.

@@ -42,7 +42,11 @@ type ItemReceiver = mpsc::Receiver<Result<Vec<Item>>>;
 
 /// One path to be dealt with, in order.
 enum Task {
-    Read { found: Box<Found>, known: bool },
+    /// A path to be read; `known` is the parent's entry for it.
+    Read {
+        found: Box<Found>,
+        known: Option<Box<Entry>>,
+    },
     Remove(Key),
     Report(Failure),
 }
@@ -61,7 +65,8 @@ pub(super) struct ScanTotals {
 }
 
 impl ScanTotals {
-    fn count_present(&self, kind: EntryKind, size: u64) {
+    /// An entry is in the snapshot.
+    pub(super) fn count_present(&self, kind: EntryKind, size: u64) {
         let counter = match kind {
             EntryKind::File => &self.files,
             EntryKind::Folder => &self.folders,
@@ -73,9 +78,8 @@ impl ScanTotals {
         }
     }
 
-    /// An entry was read that the parent has (`known`) or lacks.
-    pub(super) fn count(&self, kind: EntryKind, size: u64, known: bool) {
-        self.count_present(kind, size);
+    /// An entry differs from the parent's (`known`), or the parent lacks it.
+    pub(super) fn count_difference(&self, known: bool) {
         let counter = if known { &self.changed } else { &self.added };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -206,7 +210,7 @@ fn read(queue: &Mutex<std_mpsc::Receiver<Batch>>, mut preparer: Preparer) {
 fn read_batch(tasks: Vec<Task>, preparer: &mut Preparer, out: &mut Outbox) -> Result<(), Gone> {
     for task in tasks {
         match task {
-            Task::Read { found, known } => preparer.prepare(&found, known, out)?,
+            Task::Read { found, known } => preparer.prepare(&found, known.as_deref(), out)?,
             Task::Remove(key) => out.push(Item::Removed(key))?,
             Task::Report(failure) => out.push(Item::Failed(failure))?,
         }
@@ -272,7 +276,7 @@ impl Scanner {
             return Ok(());
         }
         let size = found.size();
-        self.push(Task::Read { found: Box::new(found), known: known.is_some() }, size)
+        self.push(Task::Read { found: Box::new(found), known: known.map(Box::new) }, size)
     }
 
     fn removed(&mut self, key: Key) -> Result<(), ScanStop> {

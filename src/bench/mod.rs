@@ -55,7 +55,7 @@ impl Transforms {
     pub fn pack(&self, blocks: &[Vec<Bytes>], level: i32) -> Result<usize> {
         let compress = |chunks: &Vec<Bytes>| {
             let mut block = Block::new(BlockKind::Data);
-            chunks.iter().for_each(|chunk| block.push(self.id(chunk), chunk.clone()));
+            chunks.iter().for_each(|chunk| block.push(self.id(chunk), chunk));
             block.compress(Some(level))
         };
         let blocks = blocks.iter().map(compress).collect::<Result<_>>()?;

@@ -79,24 +79,6 @@ impl BlobReader {
         }
     }
 
-    /// Where a blob is, from newer segments if need be; an error if no segment knows it.
-    pub(crate) async fn locate(&self, kind: BlockKind, id: &BlobId) -> Result<Location> {
-        let mut failure = None;
-        for refresh in [false, true] {
-            if refresh {
-                self.index.refresh(Want::Pages).await?;
-            }
-            for segment in self.index.known().await? {
-                match segment.find(id).await {
-                    Ok(Some(location)) if location.place.kind == kind => return Ok(location),
-                    Ok(_) => {}
-                    Err(error) => failure = Some(error),
-                }
-            }
-        }
-        Err(failure.unwrap_or_else(|| self.unknown(id)))
-    }
-
     /// Where chunks are of which there are many; those that no segment at hand knows are missing from the answer.
     pub(crate) async fn locate_chunks(&self, mut ids: Vec<BlobId>) -> Result<HashMap<BlobId, Location>> {
         ids.sort_unstable();
@@ -135,6 +117,9 @@ impl BlobReader {
     }
 
     /// Opens a block, or finds it among those opened lately; concurrent callers fetch it once.
+    ///
+    /// The fetch is a task of its own: one begun by a future that isn't polled, as a stream that reads ahead may not
+    /// be, would hold up everyone else who wants the block.
     async fn block(&self, pack: &PackRow, place: &Place) -> Result<Bytes> {
         let key = (pack.id, place.number);
         if let Some(block) = self.blocks.get(&key) {
@@ -142,7 +127,6 @@ impl BlobReader {
         }
         let (blocks, store, keyring) = (Arc::clone(&self.blocks), self.store.clone(), Arc::clone(&self.keyring));
         let (pack, place) = (*pack, *place);
-        // Apart, since whoever else wants the block waits for this.
         cpu::apart(async move {
             let fetch = async {
                 let stored = store.get_range(&Name::Pack(pack.id).to_string(), place.range()).await?;

@@ -52,10 +52,12 @@ pub(crate) struct WriteOptions {
     pub(crate) dry_run: bool,
 }
 
+/// Level 3: on a kernel's source tree levels 1, 2 and 3 stored 221, 212 and 201 MiB for 5.9, 5.9 and 6.5 s of
+/// processor time in all.
 impl Default for WriteOptions {
     fn default() -> Self {
         Self {
-            level: 1,
+            level: 3,
             block_len: 1 << 20,
             raw_block_len: 256 << 10,
             node_block_len: 64 << 10,
@@ -199,12 +201,12 @@ impl BlobWriter {
             (BlockKind::Data, Treatment::Compress) => (&mut self.data, self.options.block_len),
             (BlockKind::Data, Treatment::Raw) => (&mut self.raw, self.options.raw_block_len),
         };
-        if !block.blobs.is_empty() && block.plain_len + plain.len() > limit {
+        if !block.is_empty() && block.len() + plain.len() > limit {
             let full = std::mem::replace(block, Block::new(kind));
-            block.push(id, plain);
+            block.push(id, &plain);
             self.compress(full, treatment).await?;
         } else {
-            block.push(id, plain);
+            block.push(id, &plain);
         }
         if self.added.len() >= SEGMENT_BLOBS {
             self.flush().await?;
@@ -214,7 +216,7 @@ impl BlobWriter {
 
     /// Ends a file: chunks that aren't compressed share blocks only with their own file's.
     pub(crate) async fn end_file(&mut self) -> Result<()> {
-        if self.raw.blobs.is_empty() {
+        if self.raw.is_empty() {
             return Ok(());
         }
         let full = std::mem::replace(&mut self.raw, Block::new(BlockKind::Data));
@@ -317,7 +319,7 @@ impl BlobWriter {
                 (BlockKind::Data, Treatment::Compress) => &mut self.data,
                 (BlockKind::Data, Treatment::Raw) => &mut self.raw,
             };
-            if !block.blobs.is_empty() {
+            if !block.is_empty() {
                 let block = std::mem::replace(block, Block::new(kind));
                 self.compress(block, treatment).await?;
             }

@@ -96,11 +96,6 @@ impl Sealer {
             .map_err(|_| Error::worker("AES-GCM refused to seal a message"))?;
         Ok(number)
     }
-
-    /// Opens what this sealer sealed, to look at it again before it leaves.
-    pub(crate) fn into_opener(self) -> Opener {
-        Opener { kind: self.kind, key: self.key }
-    }
 }
 
 /// Opens the messages of one object.

@@ -132,16 +132,6 @@ impl Destination {
         Ok(false)
     }
 
-    /// Creates the folders above `key` that are missing, for a snapshot that doesn't have them.
-    pub(crate) fn create_folders_above(&self, key: &Key) -> Result<()> {
-        let Some(parent) = key.parent() else { return Ok(()) };
-        if self.inspect(&parent)?.is_some_and(|stat| stat.kind == EntryKind::Folder) {
-            return Ok(());
-        }
-        let above: Vec<Key> = std::iter::successors(Some(parent), Key::parent).collect();
-        above.iter().rev().try_for_each(|key| self.create_folder(key).map(|_| ()))
-    }
-
     /// Creates a symlink at `key`, where nothing must be.
     pub(crate) fn create_symlink(&self, key: &Key, target: &[u8]) -> Result<()> {
         let create = self.at(key).and_then(|(folder, name)| Ok(rustix::fs::symlinkat(target, folder, name)?));

@@ -53,6 +53,5 @@ pub(crate) use self::{
     owners::Owners,
     restored::RestoredFile,
     source::{FileSource, Segment},
-    stat::Stat,
     walk::{Unreadable, Walk, WalkOptions},
 };

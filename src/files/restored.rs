@@ -120,11 +120,6 @@ impl RestoredFile {
         }
     }
 
-    /// Brings the content to the disk.
-    pub(crate) fn sync(&self) -> Result<()> {
-        rustix::fs::fsync(&self.file).map_err(|error| self.failed("sync", error.into()))
-    }
-
     fn failed(&self, operation: &'static str, error: io::Error) -> Error {
         Error::file(operation, &self.path, error)
     }

@@ -36,8 +36,6 @@ pub(crate) struct WalkOptions {
 /// A path that couldn't be read; the walk goes on without it and what is below it.
 #[derive(Debug)]
 pub(crate) struct Unreadable {
-    /// Its key; none if it has none, being too long.
-    pub(crate) key: Option<Key>,
     pub(crate) path: PathBuf,
     pub(crate) error: Error,
 }
@@ -188,7 +186,7 @@ impl Walk {
         let frame = self.frames.last().and_then(|frame| Some((frame.base, frame.folder.as_ref()?)));
         let mut path = frame.map_or(PathBuf::new(), |(base, (_, key))| path_of(base.prefix(), key));
         path.push(OsStr::from_bytes(name.to_bytes()));
-        Unreadable { key: None, path, error }
+        Unreadable { path, error }
     }
 }
 
@@ -232,7 +230,7 @@ impl Planned {
 
 fn unreadable(operation: &'static str, base: Base, key: &Key, error: std::io::Error) -> Unreadable {
     let path = path_of(base.prefix(), key);
-    Unreadable { key: Some(key.clone()), error: Error::file(operation, &path, error), path }
+    Unreadable { error: Error::file(operation, &path, error), path }
 }
 
 /// Both lists in order, without repetition.

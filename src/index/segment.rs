@@ -84,6 +84,7 @@ impl Segment {
     }
 
     /// The number of blobs it knows.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         self.entries
     }
@@ -102,12 +103,15 @@ impl Segment {
 
     /// Puts a filter in front, so that an id that isn't there is mostly known not to be without a read.
     ///
-    /// Reads every page; the segment must not be remote.
+    /// Opens every page, so that a damaged copy is noticed; the segment must not be remote.
     pub(crate) fn build_filter(&mut self) -> Result<()> {
         let mut prefixes = Vec::new();
         for page in 0..self.entry_pages() {
             let page = self.page(page)?;
             prefixes.extend(page.as_chunks::<ENTRY_LEN>().0.iter().map(|entry| id_of(entry).prefix()));
+        }
+        for row in (0..self.rows).step_by(PAGE_ROWS) {
+            self.open_rows(self.local(self.rows_range(row)?)?, row)?;
         }
         prefixes.dedup();
         self.filter = BinaryFuse8::try_from(prefixes.as_slice()).ok();

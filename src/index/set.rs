@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -262,7 +262,9 @@ fn open_whole(id: ObjectId, bytes: Bytes, cache: Option<&Path>, keyring: &Keyrin
 
 /// Writes a segment to the cache, whole or not at all.
 fn keep(id: &ObjectId, bytes: &[u8], cache: &Path) -> Result<PathBuf> {
-    let (path, new) = (cache.join(id.to_string()), cache.join(format!("{id}.{}", std::process::id())));
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let attempt = WRITTEN.fetch_add(1, Ordering::Relaxed);
+    let (path, new) = (cache.join(id.to_string()), cache.join(format!("{id}.{}-{attempt}", std::process::id())));
     std::fs::create_dir_all(cache)
         .and_then(|()| std::fs::write(&new, bytes))
         .and_then(|()| std::fs::rename(&new, &path))
@@ -283,6 +285,6 @@ fn open_cached(id: ObjectId, length: u64, cache: &Path, keyring: &Keyring) -> Re
     }
     let opened = Segment::open(id, &head, length, Source::File(file, path), keyring)
         .and_then(|mut segment| segment.build_filter().map(|()| segment));
-    // Building the filter authenticates every page, so a damaged copy shows here.
+    // Building the filter authenticates every page, so that a damaged copy shows here and is fetched anew.
     Ok(opened.ok())
 }

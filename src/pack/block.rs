@@ -1,7 +1,5 @@
 //! Blocks: several blobs compressed together and sealed as one message.
 
-use bytes::Bytes;
-
 use crate::codec::{Decode, Encode};
 use crate::compress;
 use crate::crypto::{IdKey, Keyring, Opener, Part, TAG_LEN};
@@ -50,40 +48,44 @@ pub(crate) enum Encoding {
 /// Blobs gathered to be compressed together.
 #[derive(Debug)]
 pub(crate) struct Block {
-    pub(crate) kind: BlockKind,
-    pub(crate) blobs: Vec<(BlobId, Bytes)>,
-    pub(crate) plain_len: usize,
+    kind: BlockKind,
+    blobs: Vec<(BlobId, u32)>,
+    plain: Vec<u8>,
 }
 
 impl Block {
     /// An empty block.
     pub(crate) fn new(kind: BlockKind) -> Self {
-        Self { kind, blobs: Vec::new(), plain_len: 0 }
+        Self { kind, blobs: Vec::new(), plain: Vec::new() }
     }
 
-    /// Adds a blob at the end.
-    pub(crate) fn push(&mut self, id: BlobId, plain: Bytes) {
-        self.plain_len += plain.len();
-        self.blobs.push((id, plain));
+    /// Adds a blob at the end. Copies it, so that a small part of a file doesn't keep the whole of it in memory.
+    pub(crate) fn push(&mut self, id: BlobId, plain: &[u8]) {
+        self.plain.extend_from_slice(plain);
+        self.blobs.push((id, u32::try_from(plain.len()).unwrap_or(u32::MAX)));
+    }
+
+    /// Length of its blobs together.
+    pub(crate) fn len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Whether it holds nothing.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.blobs.is_empty()
     }
 
     /// Compresses at `level`, or keeps the bytes as they are where there is no level or no gain.
     pub(crate) fn compress(self, level: Option<i32>) -> Result<CompressedBlock> {
-        let plain_len = u32::try_from(self.plain_len).ok().filter(|len| *len <= PLAIN_MAX);
+        let Self { kind, blobs, plain } = self;
+        let plain_len = u32::try_from(plain.len()).ok().filter(|len| *len <= PLAIN_MAX);
         let plain_len = plain_len.ok_or_else(|| Error::worker("a block grew beyond its bound"))?;
-        let mut plain = Vec::with_capacity(self.plain_len + TAG_LEN);
-        let mut blobs = Vec::with_capacity(self.blobs.len());
-        for (id, bytes) in self.blobs {
-            plain.extend_from_slice(&bytes);
-            #[expect(clippy::cast_possible_truncation, reason = "the block's length fits")]
-            blobs.push((id, bytes.len() as u32));
-        }
         let frame = level.map(|level| compress::compress(&plain, level, TAG_LEN)).transpose()?;
         let (encoding, stored) = match frame {
             Some(frame) if frame.len() < plain.len() => (Encoding::Zstd, frame),
             _ => (Encoding::Raw, plain),
         };
-        Ok(CompressedBlock { kind: self.kind, encoding, plain_len, blobs, stored })
+        Ok(CompressedBlock { kind, encoding, plain_len, blobs, stored })
     }
 }
 

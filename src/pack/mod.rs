@@ -24,7 +24,9 @@ mod seal;
 mod tests;
 
 pub(crate) use block::{Block, BlockKind, CompressedBlock, Encoding, PLAIN_MAX, Place};
-pub(crate) use footer::{BlockEntry, Footer, footer_range, parse_footer, parse_header, parse_pack};
+#[cfg(test)]
+pub(crate) use footer::BlockEntry;
+pub(crate) use footer::{Footer, footer_range, parse_footer, parse_header, parse_pack};
 pub(crate) use seal::{SealedPack, seal_pack, verify_block};
 
 /// Where the blocks begin.

@@ -1,7 +1,5 @@
 //! The pack's golden bytes, and all that is refused: damage, and what a holder of the keys could forge.
 
-use bytes::Bytes;
-
 use super::*;
 use crate::clock::Surroundings;
 use crate::codec;
@@ -209,7 +207,7 @@ fn what_is_damaged_before_it_leaves_is_not_sealed() {
 fn blocks_compress_where_it_pays() {
     let block = |plain: Vec<u8>| {
         let mut block = Block::new(BlockKind::Data);
-        block.push(keyring().chunk_id().id(&plain), Bytes::from(plain));
+        block.push(keyring().chunk_id().id(&plain), &plain);
         block
     };
     let noise = crate::testing::Random::new(1).bytes(10_000);
@@ -225,7 +223,7 @@ fn small_packs_have_few_lengths() {
     for length in [100, 5000, 70_000] {
         let mut block = Block::new(BlockKind::Data);
         let plain = crate::testing::Random::new(length).bytes(length as usize);
-        block.push(keyring().chunk_id().id(&plain), plain.into());
+        block.push(keyring().chunk_id().id(&plain), &plain);
         let pack = seal_pack(vec![block.compress(None).unwrap()], &WRITER, &keyring(), &fixed()).unwrap();
         assert_eq!(object::padded_length(pack.bytes.len() as u64), pack.bytes.len() as u64);
     }
