@@ -92,3 +92,6 @@ impl Repository {
         Ok(latest.into_iter().flatten().max_by_key(|snapshot| snapshot.time))
     }
 }
+
+#[cfg(test)]
+mod tests;
