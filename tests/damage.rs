@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use backstop::{
     BackupOptions, CheckOptions, CheckReport, ChunkerParameters, CreateOptions, Entry, EntryKind, Error, Key,
-    NoProgress, OpenOptions, Repository, Secret, Selector, Snapshot,
+    NoProgress, OpenOptions, Repository, RestoreOptions, Secret, Selector, Snapshot,
 };
 use bytes::Bytes;
 use common::{Fault, FaultyStore, Kind, Random, Reply};
@@ -259,6 +259,7 @@ async fn examine(original: &Original, objects: &Objects, name: &str, expected: E
             Ok(found) => {
                 assert_eq!(found, *snapshot, "{case}");
                 read_all(&repository, snapshot, files, &report, case).await;
+                restore_all(&repository, snapshot, files, case).await;
             }
             Err(error) => assert!(names_object(&error), "{case}: {error}"),
         }
@@ -304,6 +305,30 @@ async fn read_all(
     }
 }
 
+/// Restores a snapshot: what isn't reported is there as it was, and every report names an object.
+async fn restore_all(repository: &Repository, snapshot: &Snapshot, files: &BTreeMap<Key, Vec<u8>>, case: &str) {
+    let to = tempfile::tempdir().unwrap();
+    let restored =
+        repository.restore(snapshot, None, to.path(), &RestoreOptions::default(), Arc::new(NoProgress)).await;
+    let report = match restored {
+        Ok(report) => report,
+        Err(error) => return assert!(names_object(&error), "{case}: {error}"),
+    };
+    for failure in &report.failures {
+        assert!(names_object(&failure.reason), "{case}: {failure:?}");
+    }
+    let reported = |path: &str| report.failures.iter().any(|failure| failure.path == path);
+    // A part of the tree that can't be read is one failure, and its files aren't there.
+    let part = report.failures.iter().any(|failure| !files.keys().any(|key| key.to_string() == failure.path));
+    for (key, content) in files {
+        let path = key.to_string();
+        match std::fs::read(to.path().join(&path)) {
+            Ok(found) => assert!(found == *content || reported(&path), "{case}: {path} was restored otherwise"),
+            Err(_) => assert!(part || reported(&path), "{case}: {path} wasn't restored: {:#?}", report.failures),
+        }
+    }
+}
+
 /// Whether a finding says that something is affected, by itself or with all that is around it.
 fn assert_affected(report: &CheckReport, what: &str, case: &str) {
     let snapshot = what.split(':').next().unwrap();
@@ -314,7 +339,7 @@ fn assert_affected(report: &CheckReport, what: &str, case: &str) {
     assert!(named, "{case}: {what} can't be read, and no finding says so: {:#?}", report.findings);
 }
 
-fn names_object(error: &Error) -> bool {
+fn names_object(error: &impl ToString) -> bool {
     let text = error.to_string();
     ["config", "keys/", "index/", "packs/", "snapshots/", "snapshot ", "blob ", "node "]
         .iter()

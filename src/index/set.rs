@@ -99,18 +99,12 @@ impl Index {
         let mut found = HashMap::with_capacity(ids.len());
         let mut left = ids;
         for segment in self.segments() {
-            let looked_for = Arc::clone(&left);
-            if segment.is_remote() {
-                let find = |id: BlobId| {
-                    let segment = Arc::clone(&segment);
-                    async move { Ok::<_, Error>(segment.find(&id).await?.map(|location| (id, location))) }
-                };
-                let mut lookups = futures::stream::iter(looked_for.to_vec()).map(find).buffered(LOOKUPS);
-                while let Some(hit) = lookups.try_next().await? {
-                    found.extend(hit);
+            match find_in(&segment, Arc::clone(&left)).await {
+                Ok(hits) => found.extend(hits),
+                Err(Error::Corrupt { object, reason }) => {
+                    *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
                 }
-            } else {
-                found.extend(cpu::start(move || segment.find_sorted(&looked_for)).await?);
+                Err(error) => return Err(error),
             }
             left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
             if left.is_empty() {
@@ -164,6 +158,7 @@ impl Index {
                 wanted.insert(id, length);
             }
         }
+        let do_without = want != Want::All;
         let want = match want {
             Want::Bulk if wanted.values().fold(0, |sum: u64, length| sum.saturating_add(*length)) <= BULK_MAX => {
                 Want::All
@@ -185,9 +180,7 @@ impl Index {
         while let Some(opened) = opening.next().await {
             match opened {
                 Ok((id, want, segment)) => self.insert(id, want, segment),
-                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason })
-                    if want == Want::Pages =>
-                {
+                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason }) if do_without => {
                     tracing::warn!(object, reason, "an index segment can't be used");
                     broken = Some((object, reason));
                 }
@@ -238,6 +231,17 @@ impl Index {
         let segment = cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await?;
         Ok((id, Want::All, segment))
     }
+}
+
+/// Where those of `ids` are that a segment knows.
+async fn find_in(segment: &Shared, ids: Arc<[BlobId]>) -> Result<Vec<(BlobId, Location)>> {
+    if !segment.is_remote() {
+        let segment = Arc::clone(segment);
+        return cpu::start(move || segment.find_sorted(&ids)).await;
+    }
+    let find = |id: BlobId| async move { Ok::<_, Error>(segment.find(&id).await?.map(|location| (id, location))) };
+    let found: Vec<_> = futures::stream::iter(ids.to_vec()).map(find).buffered(LOOKUPS).try_collect().await?;
+    Ok(found.into_iter().flatten().collect())
 }
 
 /// Opens a segment from all of its bytes, by way of the cache where there is one.

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::files::{LinkGroup, Metadata};
 use crate::id::BlobId;
-use crate::restore::compare::{Part, Work};
-use crate::restore::entries::{Content, Item};
+use crate::restore::compare::{Part, Special, Work};
+use crate::restore::entries::{Content, Item, Listed};
 use crate::restore::file::FileJob;
 use crate::restore::remove::remove;
 use crate::restore::session::Session;
@@ -96,6 +96,23 @@ struct Leader {
     content: BlobId,
 }
 
+/// An entry of anything but a folder, without its content.
+struct Other {
+    key: Key,
+    name: Key,
+    kind: EntryKind,
+    size: u64,
+    metadata: Metadata,
+}
+
+/// What a name is among those of its file.
+enum Role {
+    Only,
+    /// The first of several: the others are linked to it.
+    First(LinkGroup),
+    Link(Link),
+}
+
 /// See the module.
 pub(super) struct Arranger {
     session: Arc<Session>,
@@ -138,9 +155,9 @@ impl Arranger {
         for item in items {
             self.session.go_on()?;
             match item {
-                Item::Entry { key, kind, size, content, metadata } => {
+                Item::Entry(listed) => {
                     self.large = None;
-                    self.entry(key, kind, size, content, metadata, &mut out);
+                    self.entry(*listed, &mut out);
                 }
                 Item::Pieces { pieces, last } => self.pieces(pieces, last, None, &mut out),
                 Item::Broken(error) => self.pieces(Vec::new(), true, Some(error), &mut out),
@@ -163,15 +180,8 @@ impl Arranger {
         }
     }
 
-    fn entry(
-        &mut self,
-        name: Key,
-        kind: EntryKind,
-        size: u64,
-        content: Content,
-        metadata: Result<Metadata>,
-        out: &mut Arranged,
-    ) {
+    fn entry(&mut self, listed: Listed, out: &mut Arranged) {
+        let Listed { name, kind, size, content, metadata } = listed;
         self.count(kind, size);
         if let Some((bar, reason)) = &self.barred
             && name.starts_with(bar)
@@ -185,7 +195,10 @@ impl Arranger {
         });
         let placed = match self.selection.place(&name) {
             Ok(Some(key)) if kind == EntryKind::Folder => self.folder(&key, Some(&name), Some(metadata), out),
-            Ok(Some(key)) => self.other(key, &name, kind, size, content, metadata, out),
+            Ok(Some(key)) => {
+                let other = Other { key, name: name.clone(), kind, size, metadata };
+                self.other(other, content, out)
+            }
             Ok(None) => {
                 if let Some(root) = self.open.first_mut() {
                     (root.name, root.metadata) = (Some(name.clone()), Some(metadata));
@@ -307,64 +320,66 @@ impl Arranger {
         Ok(false)
     }
 
-    /// Anything but a folder.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one entry")]
-    fn other(
-        &mut self,
-        key: Key,
-        name: &Key,
-        kind: EntryKind,
-        size: u64,
-        content: Content,
-        metadata: Metadata,
-        out: &mut Arranged,
-    ) -> Result<()> {
-        self.approach(&key, out)?;
-        self.pass(&key);
-        let group = metadata.posix.as_ref().and_then(|posix| posix.links);
-        let mut leads = None;
-        if let Some(group) = group {
-            let content = self.identity(kind, &content);
-            match self.leaders.get(&group) {
-                Some(leader) if leader.content == content => {
-                    let is_file = kind == EntryKind::File;
-                    out.links.push(Link { key, name: name.clone(), to: leader.key.clone(), group, is_file });
-                    return Ok(());
-                }
-                Some(_) => {}
-                None => {
-                    leads = Some(group);
-                    self.leaders.insert(group, Leader { key: key.clone(), content });
-                }
-            }
-        }
-        let there = match self.is_there(&key, kind, leads) {
-            Err(error) => {
-                if let Some(group) = leads {
-                    self.session.lose(group);
-                }
-                return Err(error);
-            }
-            Ok(there) => there,
-        };
-        let file = |hollow| Arc::new(FileJob::new(key.clone(), name.clone(), size, metadata.clone(), hollow, !there));
-        out.works.push(match (kind, content) {
-            (_, Content::Broken(error)) => return Err(error),
-            (EntryKind::File, Content::Bytes(bytes)) => Work::Inline(file(false), bytes),
-            (EntryKind::File, Content::Pieces(pieces)) => {
-                let file = file(matches!(pieces.last(), Some((_, Piece::Hole { .. }))));
-                Work::Part(Part { file, pieces, first: true, last: true })
-            }
-            (EntryKind::File, Content::Later(_)) => {
-                self.large = Some((file(true), true));
+    fn other(&mut self, other: Other, content: Content, out: &mut Arranged) -> Result<()> {
+        self.approach(&other.key, out)?;
+        self.pass(&other.key);
+        let leads = match self.role(&other, &content) {
+            Role::Link(link) => {
+                out.links.push(link);
                 return Ok(());
             }
-            (EntryKind::Symlink, Content::Bytes(target)) => {
-                Work::Special { key, name: name.clone(), kind, target, metadata, there }
-            }
-            _ => Work::Special { key, name: name.clone(), kind, target: bytes::Bytes::new(), metadata, there },
-        });
+            Role::First(group) => Some(group),
+            Role::Only => None,
+        };
+        let placed = self.is_there(&other.key, other.kind, leads);
+        let work = placed.and_then(|there| self.work(other, content, leads, there));
+        if let (Err(_), Some(group)) = (&work, leads) {
+            self.session.lose(group);
+        }
+        out.works.extend(work?);
         Ok(())
+    }
+
+    /// Whether this is a further name of something that was there before.
+    fn role(&mut self, other: &Other, content: &Content) -> Role {
+        let Some(group) = other.metadata.posix.as_ref().and_then(|posix| posix.links) else { return Role::Only };
+        let content = self.identity(other.kind, content);
+        match self.leaders.get(&group) {
+            Some(leader) if leader.content == content => Role::Link(Link {
+                key: other.key.clone(),
+                name: other.name.clone(),
+                to: leader.key.clone(),
+                group,
+                is_file: other.kind == EntryKind::File,
+            }),
+            Some(_) => Role::Only,
+            None => {
+                self.leaders.insert(group, Leader { key: other.key.clone(), content });
+                Role::First(group)
+            }
+        }
+    }
+
+    fn work(&mut self, other: Other, content: Content, leads: Option<LinkGroup>, there: bool) -> Result<Option<Work>> {
+        let Other { key, name, kind, size, metadata } = other;
+        let file =
+            |key, name, metadata, hollow| Arc::new(FileJob::new(key, name, size, metadata, hollow, !there, leads));
+        Ok(Some(match (kind, content) {
+            (_, Content::Broken(error)) => return Err(error),
+            (EntryKind::File, Content::Bytes(bytes)) => Work::Inline(file(key, name, metadata, false), bytes),
+            (EntryKind::File, Content::Pieces(pieces)) => {
+                let hollow = matches!(pieces.last(), Some((_, Piece::Hole { .. })));
+                Work::Part(Part { file: file(key, name, metadata, hollow), pieces, first: true, last: true })
+            }
+            (EntryKind::File, Content::Later(_)) => {
+                self.large = Some((file(key, name, metadata, true), true));
+                return Ok(None);
+            }
+            (_, content) => {
+                let target = if let Content::Bytes(target) = content { target } else { bytes::Bytes::new() };
+                Work::Special(Box::new(Special { key, name, kind, target, metadata, there, leads }))
+            }
+        }))
     }
 
     /// More pieces of the large file that came last.

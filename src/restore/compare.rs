@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::error::Result;
-use crate::files::{Metadata, RestoredFile};
+use crate::files::{LinkGroup, Metadata, RestoredFile};
 use crate::id::BlobId;
 use crate::pack::PLAIN_MAX;
 use crate::restore::file::FileJob;
@@ -26,7 +26,22 @@ pub(super) enum Work {
     /// A file whose bytes are at hand.
     Inline(Arc<FileJob>, Bytes),
     /// Anything that is neither a file nor a folder.
-    Special { key: Key, name: Key, kind: EntryKind, target: Bytes, metadata: Metadata, there: bool },
+    Special(Box<Special>),
+}
+
+/// A symlink, fifo, socket or device.
+pub(super) struct Special {
+    pub(super) key: Key,
+    /// Its path in the snapshot.
+    pub(super) name: Key,
+    pub(super) kind: EntryKind,
+    /// Where a symlink leads.
+    pub(super) target: Bytes,
+    pub(super) metadata: Metadata,
+    /// Whether a thing of its kind stands there.
+    pub(super) there: bool,
+    /// Present where further names are to be linked to it.
+    pub(super) leads: Option<LinkGroup>,
 }
 
 /// Pieces of a file.
@@ -50,7 +65,7 @@ impl Work {
             Work::Part(part) if part.file.is_new() => 0,
             Work::Part(part) => part.pieces.iter().fold(0, |sum, (_, piece)| piece.length().saturating_add(sum)),
             Work::Inline(_, bytes) => bytes.len() as u64,
-            Work::Special { .. } => 0,
+            Work::Special(_) => 0,
         }
     }
 }
@@ -80,12 +95,10 @@ pub(super) fn compare(session: &Session, works: Vec<Work>) -> Result<Vec<Wish>> 
         match work {
             Work::Part(part) => wishes.extend(compare_part(session, part)),
             Work::Inline(file, bytes) => inline(session, &file, &bytes),
-            Work::Special { key, name, kind, target, metadata, there } => {
-                if let Err(error) = special(session, &key, &name, kind, &target, &metadata, there) {
-                    session.failed(&name, &error);
-                    if let Some(group) = metadata.posix.and_then(|posix| posix.links) {
-                        session.lose(group);
-                    }
+            Work::Special(special) => {
+                if let Err(error) = restore_special(session, &special) {
+                    session.failed(&special.name, &error);
+                    special.leads.into_iter().for_each(|group| session.lose(group));
                 }
             }
         }
@@ -271,34 +284,27 @@ fn try_inline(session: &Session, job: &FileJob, bytes: &Bytes) -> Result<()> {
 }
 
 /// Restores a symlink, fifo, socket or device.
-fn special(
-    session: &Session,
-    key: &Key,
-    name: &Key,
-    kind: EntryKind,
-    target: &[u8],
-    metadata: &Metadata,
-    there: bool,
-) -> Result<()> {
+fn restore_special(session: &Session, special: &Special) -> Result<()> {
     if session.dry_run {
         return Ok(());
     }
+    let Special { key, kind, metadata, .. } = special;
     let destination = session.destination()?;
-    let mut there = there;
-    if there && kind == EntryKind::Symlink && destination.read_link(key)? != target {
+    let mut there = special.there;
+    if there && *kind == EntryKind::Symlink && destination.read_link(key)? != special.target {
         destination.remove(key)?;
         there = false;
     }
-    if there && destination.matches(key, kind, metadata)? {
+    if there && destination.matches(key, *kind, metadata)? {
         return Ok(());
     }
     match kind {
         _ if there => {}
-        EntryKind::Symlink => destination.create_symlink(key, target)?,
-        _ => destination.create_special(key, kind)?,
+        EntryKind::Symlink => destination.create_symlink(key, &special.target)?,
+        _ => destination.create_special(key, *kind)?,
     }
-    for warning in destination.set_metadata(key, kind, metadata)? {
-        session.failed(name, &warning);
+    for warning in destination.set_metadata(key, *kind, metadata)? {
+        session.failed(&special.name, &warning);
     }
     Ok(())
 }

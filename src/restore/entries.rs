@@ -37,13 +37,7 @@ const LINK_MAX: u64 = 64 << 10;
 
 /// What a window holds, in the order of keys.
 pub(super) enum Item {
-    Entry {
-        key: Key,
-        kind: EntryKind,
-        size: u64,
-        content: Content,
-        metadata: Result<Metadata>,
-    },
+    Entry(Box<Listed>),
     /// More of the large file that came last.
     Pieces {
         pieces: Vec<(u64, Piece)>,
@@ -53,6 +47,16 @@ pub(super) enum Item {
     Broken(Error),
     /// Entries after this key can't be read.
     Damaged(Option<Key>, Error),
+}
+
+/// An entry, with what is small of it at hand.
+pub(super) struct Listed {
+    /// Its path in the snapshot.
+    pub(super) name: Key,
+    pub(super) kind: EntryKind,
+    pub(super) size: u64,
+    pub(super) content: Content,
+    pub(super) metadata: Result<Metadata>,
 }
 
 /// The bytes of an entry.
@@ -106,10 +110,10 @@ impl EntryReader {
                     self.last = Some(key.clone());
                     unread.extend(unread_parts(items.len(), &entry));
                     let item = self.item(key, entry);
-                    if let Item::Entry { content: Content::Pieces(list), .. } = &item {
+                    if let Content::Pieces(list) = &item.content {
                         pieces += list.len();
                     }
-                    items.push(item);
+                    items.push(Item::Entry(Box::new(item)));
                 }
             }
         }
@@ -122,7 +126,7 @@ impl EntryReader {
         Ok(if items.is_empty() { None } else { Some(items) })
     }
 
-    fn item(&mut self, key: Key, entry: Entry) -> Item {
+    fn item(&mut self, name: Key, entry: Entry) -> Listed {
         let Entry { kind, size, content, metadata } = entry;
         let metadata = match &metadata {
             Payload::Inline(bytes) => decode(bytes),
@@ -138,7 +142,7 @@ impl EntryReader {
                 Content::Later(root.root)
             }
         };
-        Item::Entry { key, kind, size, content, metadata }
+        Listed { name, kind, size, content, metadata }
     }
 
     /// Up to `limit` more pieces of the large file.
@@ -171,10 +175,10 @@ impl EntryReader {
         };
         let mut parts = stream::iter(unread).map(read).buffer_unordered(CONCURRENCY);
         while let Some((index, part, bytes)) = parts.next().await {
-            let Some(Item::Entry { content, metadata, .. }) = items.get_mut(index) else { continue };
+            let Some(Item::Entry(listed)) = items.get_mut(index) else { continue };
             match part {
-                Part::Metadata => *metadata = bytes.and_then(|bytes| decode(&bytes)),
-                Part::Target => *content = bytes.map_or_else(Content::Broken, Content::Bytes),
+                Part::Metadata => listed.metadata = bytes.and_then(|bytes| decode(&bytes)),
+                Part::Target => listed.content = bytes.map_or_else(Content::Broken, Content::Bytes),
             }
         }
     }

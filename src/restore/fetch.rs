@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::id::BlobId;
 use crate::layout::Name;
 use crate::pack::{BlockKind, Place};
+use crate::restore::file::Chunk;
 use crate::restore::plan::{Plan, PlannedBlock, Request, Use};
 use crate::restore::session::Session;
 
@@ -116,7 +117,7 @@ fn write(session: &Session, uses: &[Use], chunks: &Chunks) -> Result<()> {
         // A chunk is only missing where its file had been given up already.
         let bytes = part.iter().filter_map(|one| {
             let bytes = chunks.get(&one.chunk.id)?.clone();
-            Some((one.chunk.offset, one.chunk.repeat, bytes))
+            Some(Chunk { offset: one.chunk.offset, repeat: one.chunk.repeat, bytes })
         });
         first.file.write_part(session, &bytes.collect::<Vec<_>>());
     }

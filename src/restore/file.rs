@@ -24,7 +24,18 @@ pub(super) struct FileJob {
     pub(super) metadata: Metadata,
     /// Whether its end may be a hole, so that its length has to be set.
     pub(super) hollow: bool,
+    /// Present where further names are to be linked to it.
+    leads: Option<LinkGroup>,
     state: Mutex<State>,
+}
+
+/// Verified bytes and where in a file they go, or why they can't be had.
+#[derive(Clone, Debug)]
+pub(super) struct Chunk {
+    pub(super) offset: u64,
+    /// How often they follow themselves; at least once.
+    pub(super) repeat: u32,
+    pub(super) bytes: Result<Bytes, Arc<Error>>,
 }
 
 #[derive(Debug, Default)]
@@ -44,9 +55,17 @@ struct State {
 
 impl FileJob {
     /// A file to be restored where, unless it is `new`, a regular file stands.
-    pub(super) fn new(key: Key, name: Key, size: u64, metadata: Metadata, hollow: bool, new: bool) -> Self {
+    pub(super) fn new(
+        key: Key,
+        name: Key,
+        size: u64,
+        metadata: Metadata,
+        hollow: bool,
+        new: bool,
+        leads: Option<LinkGroup>,
+    ) -> Self {
         let state = Mutex::new(State { new, ..State::default() });
-        Self { key, name, size, metadata, hollow, state }
+        Self { key, name, size, metadata, hollow, leads, state }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -75,16 +94,12 @@ impl FileJob {
         self.state().touched = true;
     }
 
-    fn group(&self) -> Option<LinkGroup> {
-        self.metadata.posix.as_ref().and_then(|posix| posix.links)
-    }
-
     /// Gives it up; only the first reason is reported.
     pub(super) fn fail(&self, session: &Session, error: &Error) {
         let first = !std::mem::replace(&mut self.state().failed, true);
         if first {
             session.failed(&self.name, error);
-            if let Some(group) = self.group() {
+            if let Some(group) = self.leads {
                 session.lose(group);
             }
         }
@@ -107,8 +122,8 @@ impl FileJob {
         }
     }
 
-    /// Writes a part: verified bytes, each with where they go. What can't be had is an error in their stead.
-    pub(super) fn write_part(self: &Arc<Self>, session: &Session, parts: &[(u64, u32, Result<Bytes, Arc<Error>>)]) {
+    /// Writes a part.
+    pub(super) fn write_part(self: &Arc<Self>, session: &Session, parts: &[Chunk]) {
         let file = if self.has_failed() { None } else { self.try_write(session, parts) };
         let due = {
             let mut state = self.state();
@@ -120,12 +135,12 @@ impl FileJob {
         }
     }
 
-    fn try_write(&self, session: &Session, parts: &[(u64, u32, Result<Bytes, Arc<Error>>)]) -> Option<RestoredFile> {
-        if let Some(error) = parts.iter().find_map(|(_, _, bytes)| bytes.as_ref().err()) {
+    fn try_write(&self, session: &Session, parts: &[Chunk]) -> Option<RestoredFile> {
+        if let Some(error) = parts.iter().find_map(|part| part.bytes.as_ref().err()) {
             self.fail(session, error);
             return None;
         }
-        let bytes = parts.iter().filter_map(|(offset, repeat, bytes)| Some((*offset, *repeat, bytes.as_ref().ok()?)));
+        let bytes = parts.iter().filter_map(|part| Some((part.offset, part.repeat, part.bytes.as_ref().ok()?)));
         match self.write(session, bytes) {
             Ok(file) => Some(file),
             Err(error) => {
