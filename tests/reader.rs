@@ -96,12 +96,12 @@ async fn any_bytes_are_read_in_any_order() {
     for (name, bytes) in &files {
         let key = folder.key(name);
         let entry = repository.entry(&snapshot, &key).await.unwrap().unwrap();
-        let form = match (*name, &entry.content) {
-            ("empty" | "inline", Payload::Inline(_)) => true,
-            ("one piece" | "pieces" | "repeated" | "sparse", Payload::Pieces(_)) => true,
-            ("sequence" | "noise", Payload::Sequence(_)) => true,
-            _ => false,
-        };
+        let form = matches!(
+            (*name, &entry.content),
+            ("empty" | "inline", Payload::Inline(_))
+                | ("one piece" | "pieces" | "repeated" | "sparse", Payload::Pieces(_))
+                | ("sequence" | "noise", Payload::Sequence(_))
+        );
         assert!(form, "{name}: {:?}", entry.content);
         // Once with all blocks at hand, once from a cold start.
         wander(open_file(&repository, &snapshot, &key).await, bytes, &mut random, 60).await;

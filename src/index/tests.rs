@@ -1,5 +1,7 @@
 //! The segment's golden bytes, all that is refused, and lookups through every kind of source.
 
+#![allow(clippy::big_endian_bytes, reason = "so that the ids made here sort as their numbers do")]
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;

@@ -131,8 +131,14 @@ pub async fn backup(repository: &Repository, folder: &Folder) -> BackupReport {
     backup_with(repository, folder, &BackupOptions::default()).await
 }
 
-/// Backs a folder up.
+/// Waits until what was just written has a time of change that a backup relies on.
+pub fn settle() {
+    std::thread::sleep(std::time::Duration::from_millis(25));
+}
+
+/// Backs a folder up, once what was written to it has settled.
 pub async fn backup_with(repository: &Repository, folder: &Folder, options: &BackupOptions) -> BackupReport {
+    settle();
     repository.backup(&[folder.path().to_owned()], options, quiet()).await.unwrap()
 }
 
