@@ -142,6 +142,7 @@ pub(crate) struct Record {
 }
 
 /// What a number was used for.
+#[expect(clippy::large_enum_variant, reason = "most are the large one")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) enum Body {
     /// Nothing: whoever contended for the number has been fenced.

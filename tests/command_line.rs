@@ -239,7 +239,9 @@ fn keys_are_added_listed_and_removed() {
     with_variable.env_remove("BACKSTOP_KEY_FILE").env("BACKSTOP_PASSPHRASE", "correct horse");
     expect(&with_variable.output().unwrap(), 0);
     let last = keys[1]["id"].as_str().unwrap();
-    assert!(setting.fail(&["--passphrase-file", "phrase", "key", "remove", last], 1).contains("the last key"));
+    assert!(
+        setting.fail(&["--passphrase-file", "phrase", "key", "remove", last], 1).contains("open it with another one")
+    );
 }
 
 #[test]

@@ -219,7 +219,7 @@ impl Preparer {
                     self.progress.advance(0, length);
                     cutter.hole(length, out)?;
                 }
-                Segment::End => return Ok(cutter.finish(out)?),
+                Segment::End => return cutter.finish(out),
             }
         }
     }
@@ -233,7 +233,7 @@ impl Preparer {
         let length = bytes.len();
         cutter.room(length).copy_from_slice(&bytes);
         cutter.filled(length, out)?;
-        Ok(cutter.finish(out)?)
+        cutter.finish(out)
     }
 }
 

@@ -81,6 +81,7 @@ impl Repository {
 }
 
 /// What is left after a read.
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 enum Rest {
     More(Cutter),
     Payload(Payload),
