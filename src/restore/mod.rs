@@ -26,6 +26,8 @@ mod links;
 mod plan;
 mod remove;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::path::Path;
 use std::sync::Arc;
