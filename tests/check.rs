@@ -89,7 +89,8 @@ async fn a_sound_repository_has_no_findings() {
         match percent {
             None => assert_eq!((report.packs_read, report.bytes_read), (0, 0)),
             Some(100.0) => assert_eq!((report.packs_read, report.bytes_read), (report.packs, report.pack_bytes)),
-            Some(_) => assert!(report.bytes_read * 10 >= report.pack_bytes * 3 && report.packs_read < report.packs),
+            // Which packs is left to chance; the large one may come last.
+            Some(_) => assert!(report.bytes_read * 10 >= report.pack_bytes * 3),
         }
     }
 }
