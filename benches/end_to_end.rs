@@ -1,4 +1,4 @@
-//! Backup of generated files, over a store in memory: `cargo bench --bench end_to_end`.
+//! Backup and restore of generated files, over a store in memory: `cargo bench --bench end_to_end`.
 
 #![allow(clippy::unwrap_used, reason = "a bench stops where it fails")]
 #![allow(missing_docs, reason = "criterion's macros document nothing")]
@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backstop::{BackupOptions, CreateOptions, NoProgress, Repository, Secret, Snapshot};
+use backstop::{BackupOptions, CreateOptions, NoProgress, Repository, RestoreOptions, Secret, Snapshot};
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
@@ -54,6 +54,11 @@ async fn backup(repository: &Repository, paths: &[PathBuf]) -> Snapshot {
     report.snapshot.unwrap()
 }
 
+async fn restore(repository: &Repository, snapshot: &Snapshot, to: &Path) {
+    let options = RestoreOptions::default();
+    repository.restore(snapshot, None, to, &options, Arc::new(NoProgress)).await.unwrap();
+}
+
 fn end_to_end(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let source = folder();
@@ -68,8 +73,21 @@ fn end_to_end(c: &mut Criterion) {
     });
 
     let repository = runtime.block_on(create());
-    runtime.block_on(backup(&repository, &paths));
+    let snapshot = runtime.block_on(backup(&repository, &paths));
     group.bench_function("backup of what is unchanged", |b| b.iter(|| runtime.block_on(backup(&repository, &paths))));
+
+    group.bench_function("restore to an empty folder", |b| {
+        let restore = |to: TempDir| {
+            runtime.block_on(restore(&repository, &snapshot, to.path()));
+            to
+        };
+        b.iter_batched(folder, restore, BatchSize::PerIteration);
+    });
+    let to = folder();
+    runtime.block_on(restore(&repository, &snapshot, to.path()));
+    group.bench_function("restore of what is there already", |b| {
+        b.iter(|| runtime.block_on(restore(&repository, &snapshot, to.path())));
+    });
 }
 
 criterion_group!(benches, end_to_end);
