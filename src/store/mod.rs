@@ -75,9 +75,11 @@ impl Store {
             if !may_have_landed {
                 return Err(store_error("create", name, failure));
             }
-            match self.get(name, u64::MAX).await {
+            match self.get(name, body.len() as u64).await {
                 Ok(found) if found == body => return Ok(Created::Ours),
                 Ok(_) => return Ok(Created::Theirs),
+                // Longer than ours, so not ours.
+                Err(error) if error.is_corrupt() => return Ok(Created::Theirs),
                 Err(error) if error.is_not_found() && attempt < ATTEMPTS => tokio::time::sleep(pause).await,
                 Err(error) if error.is_not_found() => return Err(store_error("create", name, failure)),
                 Err(error) => return Err(error),
