@@ -106,9 +106,13 @@ impl Segment {
     /// Opens every page, so that a damaged copy is noticed; the segment must not be remote.
     pub(crate) fn build_filter(&mut self) -> Result<()> {
         let mut prefixes = Vec::new();
+        let mut previous = None;
         for page in 0..self.entry_pages() {
             let page = self.page(page)?;
-            prefixes.extend(page.as_chunks::<ENTRY_LEN>().0.iter().map(|entry| id_of(entry).prefix()));
+            for id in page.as_chunks::<ENTRY_LEN>().0.iter().map(id_of) {
+                self.expect_order(&mut previous, id)?;
+                prefixes.push(id.prefix());
+            }
         }
         for row in (0..self.rows).step_by(PAGE_ROWS) {
             self.open_rows(self.local(self.rows_range(row)?)?, row)?;
@@ -213,11 +217,15 @@ impl Segment {
         })
     }
 
-    fn resolve_in_order(&self, entry: Entry, previous: &mut Option<BlobId>) -> Result<(BlobId, Location)> {
-        if previous.is_some_and(|previous| previous >= entry.id) {
+    fn expect_order(&self, previous: &mut Option<BlobId>, id: BlobId) -> Result<()> {
+        if previous.replace(id).is_some_and(|previous| previous >= id) {
             return Err(Error::corrupt(&self.name, "its entries are not in order"));
         }
-        *previous = Some(entry.id);
+        Ok(())
+    }
+
+    fn resolve_in_order(&self, entry: Entry, previous: &mut Option<BlobId>) -> Result<(BlobId, Location)> {
+        self.expect_order(previous, entry.id)?;
         let rows = self.open_rows(self.local(self.rows_range(entry.row)?)?, entry.row)?;
         Ok((entry.id, self.locate(entry, &rows)?))
     }

@@ -318,6 +318,14 @@ fn a_segment_that_lies_is_refused() {
 }
 
 #[test]
+fn no_filter_is_built_over_disorder() {
+    // The first and the last are the same and don't meet, which filters are not made for.
+    let entries = [entry_bytes(2, 0), entry_bytes(1, 0), entry_bytes(2, 0)].concat();
+    let lie = Bytes::from(forge(3, 1, &[(Part::Page, entries), (Part::PackTable, vec![0; ROW_LEN])]));
+    assert!(in_memory(&lie).build_filter().unwrap_err().is_corrupt());
+}
+
+#[test]
 fn a_lie_does_not_mislead_a_lookup() {
     // Pages that are each sound but overlap: a search ends, and finds the id or doesn't.
     let full = |first: u8| {
