@@ -73,9 +73,14 @@ impl SnapshotName {
         Self { tag, number: 1, bucket: Timestamp::EPOCH, previous: Timestamp::EPOCH }
     }
 
+    /// The number after this one; nothing when the numbers have run out.
+    pub(crate) fn next_number(&self) -> Option<u64> {
+        self.number.checked_add(1).filter(|number| *number <= NUMBER_MAX)
+    }
+
     /// The name of the next snapshot, given the time of this one; nothing when the numbers have run out.
     pub(crate) fn next(&self, time: Timestamp) -> Option<Self> {
-        let number = self.number.checked_add(1).filter(|number| *number <= NUMBER_MAX)?;
+        let number = self.next_number()?;
         let bucket = if number % BUCKET == 0 { time } else { self.bucket };
         Some(Self { tag: self.tag, number, bucket, previous: time })
     }

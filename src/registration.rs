@@ -98,10 +98,7 @@ impl Registration {
 
     async fn register(&mut self, tag: SeriesTag) -> Result<()> {
         let tip = self.timelines.tip(&tag).await?;
-        let number = match tip {
-            Some(tip) => tip.number.checked_add(1).filter(|number| *number <= layout::NUMBER_MAX),
-            None => Some(1),
-        };
+        let number = tip.map_or(Some(1), |tip| tip.next_number());
         let number =
             number.ok_or_else(|| Error::invalid(format!("series {:?}", self.series), "its numbers have run out"))?;
         self.write_registration(number).await?;
