@@ -47,6 +47,7 @@ mod check;
 mod chunker;
 mod clock;
 mod codec;
+mod collection;
 mod compress;
 mod config;
 mod content;

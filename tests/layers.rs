@@ -17,7 +17,14 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("objects", &[&["store"], &["object"]]),
     (
         "structures",
-        &[&["pack", "tree"], &["index", "files"], &["blobs"], &["content"], &["snapshot"], &["registration"]],
+        &[
+            &["pack", "tree"],
+            &["index", "files"],
+            &["blobs"],
+            &["content"],
+            &["collection", "snapshot"],
+            &["registration"],
+        ],
     ),
     ("repository", &[&["config", "slot"], &["repository"]]),
     (

@@ -118,15 +118,15 @@ impl Recent {
 
     /// Takes in a pack whose footer is at hand.
     pub(super) fn add(&mut self, pack: Arc<RecentPack>) {
+        let id = pack.pack.id;
         self.blobs += pack.len();
-        let before = if self.packs.contains_key(&pack.pack.id) {
-            self.packs.insert(pack.pack.id, State::Read(pack))
-        } else {
-            self.insert(pack.pack.id, State::Read(pack));
-            None
-        };
-        if let Some(State::Read(before)) = before {
-            self.blobs -= before.len();
+        match self.packs.get_mut(&id) {
+            Some(known) => {
+                if let State::Read(before) = std::mem::replace(known, State::Read(pack)) {
+                    self.blobs -= before.len();
+                }
+            }
+            None => self.insert(id, State::Read(pack)),
         }
     }
 
