@@ -29,7 +29,7 @@
 //! ```text
 //! operations   backup restore check keys read snapshots stats      each an `impl Repository`
 //! repository   repository: opens and creates, owns the parts       over config, slot
-//! structures   registration, over snapshot, over content, over blobs, over index and files, over pack and tree
+//! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
 //! transforms   chunker compress crypto layout                      over codec; bytes in, bytes out
 //! words        id error progress clock cpu
@@ -52,6 +52,7 @@ mod config;
 mod content;
 mod cpu;
 mod crypto;
+mod cutter;
 mod error;
 mod files;
 #[cfg(fuzzing)]

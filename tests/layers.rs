@@ -17,7 +17,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("objects", &[&["store"], &["object"]]),
     (
         "structures",
-        &[&["pack", "tree"], &["index", "files"], &["blobs"], &["content"], &["snapshot"], &["registration"]],
+        &[&["pack", "tree"], &["index", "files"], &["blobs"], &["content", "cutter"], &["snapshot"], &["registration"]],
     ),
     ("repository", &[&["config", "slot"], &["repository"]]),
     (

@@ -63,9 +63,7 @@ impl Assembly {
     pub(super) async fn take(&mut self, items: Vec<Item>, writer: &mut BlobWriter) -> Result<()> {
         for item in items {
             match item {
-                Item::Chunk(id, bytes, treatment) => drop(writer.add(BlockKind::Data, id, bytes, treatment).await?),
-                Item::Node(id, bytes) => drop(writer.add(BlockKind::Nodes, id, bytes, Treatment::Compress).await?),
-                Item::EndOfFile => writer.end_file().await?,
+                Item::Cut(cut) => cut.store(writer).await?,
                 Item::Entry(key, entry) => self.edits.push((key, Edit::Put(*entry))),
                 Item::Removed(key) => self.edits.push((key, Edit::Remove)),
                 Item::Failed(failure) => self.failures.push(failure),
@@ -109,7 +107,7 @@ impl Assembly {
     async fn edit(&self, root: BlobId, edits: Vec<(Key, Edit)>, mut nodes: NodeBuffer) -> Result<(Stage, NodeBuffer)> {
         let (overlay, splitter, runtime) = (self.overlay.clone(), self.splitter.clone(), Handle::current());
         cpu::block(move || {
-            let root = runtime.block_on(edit(&overlay, &mut nodes, &splitter, &root, edits))?;
+            let root = runtime.block_on(edit(&overlay, &mut nodes, &splitter, &root, edits))?.root;
             Ok((Stage::Edit { root: root.id, entries: Some(root.entries) }, nodes))
         })
         .await

@@ -35,7 +35,7 @@ pub use key::Key;
 
 pub(crate) use build::{Root, TreeBuilder};
 pub(crate) use diff::diff;
-pub(crate) use edit::{Edit, edit};
+pub(crate) use edit::{Edit, Tally, edit};
 pub(crate) use node::{Node, ReadNode, WriteNode, decode_node};
 pub(crate) use read::{Visitor, get, list, range, visit_nodes};
 pub(crate) use sequence::{SequenceBuilder, SequenceVisitor, pieces, visit_sequence};
