@@ -33,7 +33,7 @@ pub use diff::Change;
 pub use entry::{Entry, EntryKind, Payload, Piece, SequenceRoot};
 pub use key::Key;
 
-pub(crate) use build::{Root, TreeBuilder};
+pub(crate) use build::{Root, TreeBuilder, check};
 pub(crate) use diff::diff;
 pub(crate) use edit::{Edit, Tally, edit};
 pub(crate) use node::{Node, ReadNode, WriteNode, decode_node};
