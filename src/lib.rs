@@ -27,9 +27,9 @@
 //! A module uses only what lies below it; a test holds that.
 //!
 //! ```text
-//! operations   backup restore check keys read snapshots stats      each an `impl Repository`
+//! operations   backup restore check keys read snapshots stats      each an `impl Repository`, over draft
 //! repository   repository: opens and creates, owns the parts       over config, slot
-//! structures   registration, over snapshot, over content, over blobs, over index and files, over pack and tree
+//! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
 //! transforms   chunker compress crypto layout                      over codec; bytes in, bytes out
 //! words        id error progress clock cpu
@@ -53,6 +53,9 @@ mod config;
 mod content;
 mod cpu;
 mod crypto;
+mod cutter;
+#[allow(dead_code, unused_imports, reason = "for the writer and the feed")]
+mod draft;
 mod error;
 mod files;
 #[cfg(fuzzing)]

@@ -1,27 +1,23 @@
 //! Puts prepared entries together to a tree, and hands blobs to the writer.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use tokio::runtime::Handle;
 
 use crate::backup::prepare::Item;
-use crate::blobs::{BlobReader, BlobWriter, NodeBuffer, Treatment};
+use crate::blobs::{BlobWriter, NodeBuffer, Treatment};
 use crate::cpu;
 use crate::crypto::Keyring;
+use crate::draft::FreshNodes;
 use crate::error::Result;
 use crate::id::BlobId;
 use crate::pack::BlockKind;
 use crate::repository::Repository;
 use crate::snapshot::Failure;
-use crate::tree::{Edit, Key, ReadNode, Root, Splitter, TreeBuilder, edit};
+use crate::tree::{Edit, Key, Root, Splitter, TreeBuilder, edit};
 
 /// Edits applied at a time.
 const EDITS: usize = 16 << 10;
-
-/// When the nodes written since the last flush come to this, they are flushed, and then read back where needed.
-const FRESH_BYTES: usize = 32 << 20;
 
 /// The tree so far.
 enum Stage {
@@ -35,7 +31,7 @@ enum Stage {
 pub(super) struct Assembly {
     keyring: Arc<Keyring>,
     splitter: Splitter,
-    overlay: Overlay,
+    overlay: FreshNodes,
     stage: Option<Stage>,
     edits: Vec<(Key, Edit)>,
     failures: Vec<Failure>,
@@ -52,7 +48,7 @@ impl Assembly {
         Self {
             keyring: Arc::clone(repository.keyring()),
             splitter,
-            overlay: Overlay { reader: Arc::clone(repository.reader()), fresh: Arc::default() },
+            overlay: FreshNodes::new(repository.reader()),
             stage: Some(stage),
             edits: Vec::new(),
             failures: Vec::new(),
@@ -63,9 +59,7 @@ impl Assembly {
     pub(super) async fn take(&mut self, items: Vec<Item>, writer: &mut BlobWriter) -> Result<()> {
         for item in items {
             match item {
-                Item::Chunk(id, bytes, treatment) => drop(writer.add(BlockKind::Data, id, bytes, treatment).await?),
-                Item::Node(id, bytes) => drop(writer.add(BlockKind::Nodes, id, bytes, Treatment::Compress).await?),
-                Item::EndOfFile => writer.end_file().await?,
+                Item::Cut(cut) => cut.store(writer).await?,
                 Item::Entry(key, entry) => self.edits.push((key, Edit::Put(*entry))),
                 Item::Removed(key) => self.edits.push((key, Edit::Remove)),
                 Item::Failed(failure) => self.failures.push(failure),
@@ -109,7 +103,7 @@ impl Assembly {
     async fn edit(&self, root: BlobId, edits: Vec<(Key, Edit)>, mut nodes: NodeBuffer) -> Result<(Stage, NodeBuffer)> {
         let (overlay, splitter, runtime) = (self.overlay.clone(), self.splitter.clone(), Handle::current());
         cpu::block(move || {
-            let root = runtime.block_on(edit(&overlay, &mut nodes, &splitter, &root, edits))?;
+            let root = runtime.block_on(edit(&overlay, &mut nodes, &splitter, &root, edits))?.root;
             Ok((Stage::Edit { root: root.id, entries: Some(root.entries) }, nodes))
         })
         .await
@@ -139,43 +133,4 @@ fn build(mut builder: TreeBuilder, edits: Vec<(Key, Edit)>, mut nodes: NodeBuffe
         }
     }
     Ok((Stage::Build(builder), nodes))
-}
-
-/// Reads nodes that were just written before it asks the repository.
-#[derive(Clone)]
-struct Overlay {
-    reader: Arc<BlobReader>,
-    fresh: Arc<Mutex<Fresh>>,
-}
-
-#[derive(Default)]
-struct Fresh {
-    nodes: HashMap<BlobId, Bytes>,
-    bytes: usize,
-}
-
-impl Overlay {
-    fn insert(&self, id: BlobId, node: Bytes) {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.bytes += node.len();
-        fresh.nodes.insert(id, node);
-    }
-
-    fn is_large(&self) -> bool {
-        self.fresh.lock().unwrap_or_else(PoisonError::into_inner).bytes >= FRESH_BYTES
-    }
-
-    fn clear(&self) {
-        *self.fresh.lock().unwrap_or_else(PoisonError::into_inner) = Fresh::default();
-    }
-}
-
-impl ReadNode for Overlay {
-    async fn read_node(&self, id: &BlobId) -> Result<Bytes> {
-        let fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner).nodes.get(id).cloned();
-        match fresh {
-            Some(node) => Ok(node),
-            None => self.reader.read_node(id).await,
-        }
-    }
 }

@@ -3,23 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 use tokio::sync::mpsc;
 
 use crate::backup::scan::ScanTotals;
-use crate::blobs::{NodeBuffer, Treatment};
 use crate::chunker::Chunker;
 use crate::clock::Clock;
-use crate::compress;
 use crate::crypto::Keyring;
+use crate::cutter::{Cut, Cutter, Sink};
 use crate::error::{Error, Result};
 use crate::files::{FileSource, FileTime, Found, Metadata, Owners, Segment};
-use crate::id::BlobId;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::snapshot::Failure;
-use crate::tree::{Entry, EntryKind, Key, Payload, Piece, SequenceBuilder, Splitter};
+use crate::tree::{Entry, EntryKind, Key, Payload, Splitter};
 
 /// Items are handed on when their bytes come to this much.
 const HAND_ON: usize = 1 << 20;
@@ -38,9 +34,7 @@ const COARSE_TICK: i64 = 2_000_000_000;
 /// What the reader threads hand on, in the order of paths.
 #[derive(Debug)]
 pub(super) enum Item {
-    Chunk(BlobId, Bytes, Treatment),
-    Node(BlobId, Bytes),
-    EndOfFile,
+    Cut(Cut),
     Entry(Key, Box<Entry>),
     Removed(Key),
     Failed(Failure),
@@ -63,7 +57,7 @@ impl Outbox {
     }
 
     pub(super) fn push(&mut self, item: Item) -> Result<(), Gone> {
-        if let Item::Chunk(_, bytes, _) = &item {
+        if let Item::Cut(Cut::Chunk(_, bytes, _)) = &item {
             self.bytes += bytes.len();
         }
         self.items.push(item);
@@ -139,7 +133,7 @@ impl Preparer {
             Err(Stop::Failed(error)) => {
                 self.report(&found.path(), &error, out)?;
                 // Its chunks so far must not share a block with the next file's.
-                out.push(Item::EndOfFile)?;
+                out.push(Item::Cut(Cut::EndOfFile))?;
                 if known.is_some() {
                     self.totals.count_removed();
                     out.push(Item::Removed(found.key.clone()))?;
@@ -237,133 +231,10 @@ impl Preparer {
     }
 }
 
-/// Takes the items that a [`Cutter`] makes.
-pub(super) trait Sink {
-    /// Why it may take no more.
-    type Stop: From<Error>;
-
-    /// Takes the next item.
-    fn push(&mut self, item: Item) -> Result<(), Self::Stop>;
-}
-
 impl Sink for Outbox {
     type Stop = Stop;
 
-    fn push(&mut self, item: Item) -> Result<(), Stop> {
-        Ok(Outbox::push(self, item)?)
+    fn push(&mut self, cut: Cut) -> Result<(), Stop> {
+        Ok(Outbox::push(self, Item::Cut(cut))?)
     }
-}
-
-impl Sink for Vec<Item> {
-    type Stop = Error;
-
-    fn push(&mut self, item: Item) -> Result<()> {
-        Vec::push(self, item);
-        Ok(())
-    }
-}
-
-/// Cuts a stream of bytes and holes to chunks, gives them their ids and lists them as a payload.
-pub(super) struct Cutter {
-    chunker: Arc<Chunker>,
-    keyring: Arc<Keyring>,
-    sequence: SequenceBuilder,
-    nodes: NodeBuffer,
-    inline_max: usize,
-    /// Whether all cores hash together.
-    together: bool,
-    buffer: Vec<u8>,
-    length: usize,
-    /// Whether anything was handed on, so that the payload can no longer be inline.
-    begun: bool,
-}
-
-impl Cutter {
-    pub(super) fn new(chunker: &Arc<Chunker>, keyring: &Arc<Keyring>, splitter: &Splitter, together: bool) -> Self {
-        Self {
-            chunker: Arc::clone(chunker),
-            keyring: Arc::clone(keyring),
-            sequence: SequenceBuilder::new(splitter.clone()),
-            nodes: NodeBuffer::new(Arc::clone(keyring)),
-            inline_max: splitter.parameters().inline_max as usize,
-            together,
-            buffer: Vec::new(),
-            length: 0,
-            begun: false,
-        }
-    }
-
-    /// Room for the next bytes, at the end of those not yet cut.
-    pub(super) fn room(&mut self, capacity: usize) -> &mut [u8] {
-        let wanted = capacity.max(self.length + 1);
-        if self.buffer.len() < wanted {
-            self.buffer.resize(wanted, 0);
-        }
-        &mut self.buffer[self.length..]
-    }
-
-    /// So many bytes of the room are now filled.
-    pub(super) fn filled<S: Sink>(&mut self, length: usize, out: &mut S) -> Result<(), S::Stop> {
-        self.length += length;
-        // A small file is cut once, when its end is known.
-        if self.length < self.buffer.len() { Ok(()) } else { self.cut(false, out) }
-    }
-
-    /// Zeros that take up no room follow.
-    fn hole<S: Sink>(&mut self, length: u64, out: &mut S) -> Result<(), S::Stop> {
-        self.cut(true, out)?;
-        self.begun = true;
-        self.list(Piece::Hole { length }, out)
-    }
-
-    /// The payload of all that was taken.
-    pub(super) fn finish<S: Sink>(mut self, out: &mut S) -> Result<Payload, S::Stop> {
-        if !self.begun && self.length <= self.inline_max {
-            self.buffer.truncate(self.length);
-            self.buffer.shrink_to_fit();
-            return Ok(Payload::Inline(self.buffer.into()));
-        }
-        self.cut(true, out)?;
-        let payload = self.sequence.finish(&mut self.nodes)?;
-        hand_on_nodes(&mut self.nodes, out)?;
-        out.push(Item::EndOfFile)?;
-        Ok(payload)
-    }
-
-    /// Cuts what is in the buffer; without `end`, what may yet grow into a longer chunk stays.
-    fn cut<S: Sink>(&mut self, end: bool, out: &mut S) -> Result<(), S::Stop> {
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.truncate(self.length);
-        let bytes = Bytes::from(buffer);
-        let (mut chunks, mut start) = (Vec::new(), 0);
-        while let Some(length) = self.chunker.cut(&bytes[start..], end) {
-            chunks.push(bytes.slice(start..start + length));
-            start += length;
-        }
-        self.buffer = bytes[start..].to_vec();
-        self.length = self.buffer.len();
-        let prepare = |chunk: &Bytes| {
-            let compressible = compress::is_compressible(chunk);
-            (self.keyring.chunk_id().id(chunk), if compressible { Treatment::Compress } else { Treatment::Raw })
-        };
-        let prepared: Vec<_> =
-            if self.together { chunks.par_iter().map(prepare).collect() } else { chunks.iter().map(prepare).collect() };
-        for (chunk, (id, treatment)) in chunks.into_iter().zip(prepared) {
-            self.begun = true;
-            #[expect(clippy::cast_possible_truncation, reason = "the chunker's parameters bound it")]
-            let piece = Piece::Chunk { id, length: chunk.len() as u32, repeat: 1 };
-            out.push(Item::Chunk(id, chunk, treatment))?;
-            self.list(piece, out)?;
-        }
-        Ok(())
-    }
-
-    fn list<S: Sink>(&mut self, piece: Piece, out: &mut S) -> Result<(), S::Stop> {
-        self.sequence.push(piece, &mut self.nodes)?;
-        hand_on_nodes(&mut self.nodes, out)
-    }
-}
-
-fn hand_on_nodes<S: Sink>(nodes: &mut NodeBuffer, out: &mut S) -> Result<(), S::Stop> {
-    nodes.take().into_iter().try_for_each(|(id, node)| out.push(Item::Node(id, node)))
 }

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 
 use crate::backup::assemble::Assembly;
-use crate::backup::prepare::{Cutter, Item};
+use crate::backup::prepare::Item;
 use crate::backup::{BackupOptions, BackupReport, Session, content};
-use crate::cpu;
-use crate::error::{Error, Result};
+use crate::cutter::{CutStream, Cutter, Step};
+use crate::error::Result;
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
 use crate::snapshot::{Content, SnapshotStats};
 use crate::tree::{Entry, EntryKind, Key, Payload};
 
-/// Bytes taken from the stream before they are cut.
+/// The most that is taken from the stream before it is cut, in bytes.
 const BUFFER: usize = 4 << 20;
 
 impl Repository {
@@ -40,26 +40,24 @@ impl Repository {
     async fn store_stream(
         &self,
         name: &Key,
-        mut reader: impl AsyncRead + Send + Unpin,
+        reader: impl AsyncRead + Send + Unpin,
         options: &BackupOptions,
         session: &mut Session,
         progress: &Arc<dyn Progress>,
     ) -> Result<Content> {
         let mut assembly = Assembly::new(self, None);
-        let mut cutter = Cutter::new(self.chunker(), self.keyring(), self.splitter(), true);
-        let mut length = 0u64;
+        let cutter = Cutter::new(self.chunker(), self.keyring(), self.splitter(), true);
+        let mut stream = CutStream::new(reader, name, cutter, BUFFER);
         let payload = loop {
-            let read = reader.read(cutter.room(BUFFER)).await;
-            let read = read.map_err(|error| Error::file("read the stream", name.to_string(), error))?;
-            length += read as u64;
-            progress.advance(0, read as u64);
-            let (rest, items) = cpu::start(move || take(cutter, read)).await?;
-            assembly.take(items, &mut session.writer).await?;
-            match rest {
-                Rest::More(more) => cutter = more,
-                Rest::Payload(payload) => break payload,
+            let mut cuts = Vec::new();
+            let step = stream.next(&mut cuts).await?;
+            assembly.take(cuts.into_iter().map(Item::Cut).collect(), &mut session.writer).await?;
+            match step {
+                Step::Read(length) => progress.advance(0, length),
+                Step::End(payload) => break payload,
             }
         };
+        let length = stream.length();
         let entry = Entry::new(EntryKind::File, payload, Payload::default());
         assembly.take(vec![Item::Entry(name.clone(), Box::new(entry))], &mut session.writer).await?;
         let (root, failures) = assembly.finish(&mut session.writer).await?;
@@ -79,23 +77,4 @@ impl Repository {
         let stored = session.writer.stored(&root.id);
         Ok(content(options, vec![name.to_string()], root, stored, None, stats, failures))
     }
-}
-
-/// What is left after a read.
-#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
-enum Rest {
-    More(Cutter),
-    Payload(Payload),
-}
-
-/// Takes in what was read, or ends where nothing was.
-fn take(mut cutter: Cutter, read: usize) -> Result<(Rest, Vec<Item>)> {
-    let mut items = Vec::new();
-    let rest = if read == 0 {
-        Rest::Payload(cutter.finish(&mut items)?)
-    } else {
-        cutter.filled(read, &mut items)?;
-        Rest::More(cutter)
-    };
-    Ok((rest, items))
 }

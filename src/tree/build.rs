@@ -74,6 +74,15 @@ pub(super) fn check_size(key: &Key, size: usize) -> Result<()> {
     Ok(())
 }
 
+/// The length of an entry as it stands in a leaf, or why it can't stand in one.
+pub(crate) fn check(key: &Key, entry: &Entry) -> Result<usize> {
+    check_entry(key, entry)?;
+    let mut encoded = Vec::new();
+    encode_item(key, entry, &mut encoded);
+    check_size(key, encoded.len())?;
+    Ok(encoded.len())
+}
+
 /// Encodes an item of a node.
 pub(super) fn encode_item(key: &Key, value: &impl Encode, encoded: &mut Vec<u8>) {
     encode_into(key, encoded);

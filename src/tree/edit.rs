@@ -39,6 +39,22 @@ pub(crate) enum Edit {
     Replace(Entry),
 }
 
+/// A tree that edits have made of another, and what they changed in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Edited {
+    pub(crate) root: Root,
+    pub(crate) tally: Tally,
+}
+
+/// How many entries edits changed. What was removed is what is missing from the number of entries.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Entries at keys that had none.
+    pub(crate) added: u64,
+    /// Entries that took the place of a different one.
+    pub(crate) changed: u64,
+}
+
 /// The edits whose nodes are read ahead at a time.
 const WINDOW: usize = 512;
 
@@ -49,20 +65,22 @@ pub(crate) async fn edit(
     splitter: &Splitter,
     root: &BlobId,
     edits: Vec<(Key, Edit)>,
-) -> Result<Root> {
+) -> Result<Edited> {
     let changes = Changes::of(edits)?;
     let warm = Warm::new(reader);
     let Some((old, _)) = read_root(&warm, root).await? else {
         let mut levels = super::TreeBuilder::new(splitter.clone());
+        let mut tally = Tally::default();
         for (key, entry) in changes.points {
+            tally.added += u64::from(entry.is_some());
             entry.map_or(Ok(()), |entry| levels.push(&key, &entry, out))?;
         }
-        return levels.finish(out);
+        return Ok(Edited { root: levels.finish(out)?, tally });
     };
-    let unchanged = Root { id: *root, entries: old.entries };
     let mut pass = Pass::open(&warm, out, splitter, &old, 0, changes).await?;
     pass.run().await?;
-    let (mut changes, mut top) = (pass.above(), pass.fresh);
+    let (mut changes, mut top, tally) = (pass.above(), pass.fresh, pass.tally);
+    let unchanged = Edited { root: Root { id: *root, entries: old.entries }, tally };
     for level in 1..=old.level {
         if changes.is_empty() {
             return Ok(unchanged);
@@ -74,7 +92,8 @@ pub(crate) async fn edit(
     if changes.is_empty() {
         return Ok(unchanged);
     }
-    finish(&warm, out, splitter, old.level, top).await
+    let root = finish(&warm, out, splitter, old.level, top).await?;
+    Ok(Edited { root, tally })
 }
 
 /// Makes one root of the nodes of the old root's level.
@@ -163,7 +182,7 @@ impl<T> Changes<T> {
 }
 
 /// What a level maps keys to.
-trait Item: Sized + Send + Sync {
+trait Item: Sized + PartialEq + Send + Sync {
     fn entries(&self) -> u64;
     fn encode(&self, key: &Key, encoded: &mut Vec<u8>);
     fn items(node: Node) -> Vec<(Key, Self)>;
@@ -219,6 +238,8 @@ struct Pass<'a, R, W, T> {
     fresh: Vec<NodeRef>,
     /// The edits of the level above.
     points_above: Vec<(Key, Option<NodeRef>)>,
+    /// What the points have changed so far on this level.
+    tally: Tally,
 }
 
 impl<'a, R: ReadNode, W: WriteNode + Send, T: Item> Pass<'a, R, W, T> {
@@ -245,6 +266,7 @@ impl<'a, R: ReadNode, W: WriteNode + Send, T: Item> Pass<'a, R, W, T> {
             old: VecDeque::new(),
             fresh: Vec::new(),
             points_above: Vec::new(),
+            tally: Tally::default(),
         })
     }
 
@@ -344,7 +366,10 @@ impl<'a, R: ReadNode, W: WriteNode + Send, T: Item> Pass<'a, R, W, T> {
             if let Some((_, value)) = point {
                 let value = value.take();
                 self.done += 1;
-                value.map_or(Ok(()), |value| self.add(&key, &value))?;
+                if let Some(value) = value {
+                    self.tally.changed += u64::from(value != item);
+                    self.add(&key, &value)?;
+                }
             } else if self.changes.span_of(&key).is_none() {
                 self.add(&key, &item)?;
             }
@@ -360,7 +385,10 @@ impl<'a, R: ReadNode, W: WriteNode + Send, T: Item> Pass<'a, R, W, T> {
             }
             let (key, value) = (key.clone(), value.take());
             self.done += 1;
-            value.map_or(Ok(()), |value| self.add(&key, &value))?;
+            if let Some(value) = value {
+                self.tally.added += 1;
+                self.add(&key, &value)?;
+            }
         }
         Ok(())
     }

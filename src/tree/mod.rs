@@ -33,9 +33,9 @@ pub use diff::Change;
 pub use entry::{Entry, EntryKind, Payload, Piece, SequenceRoot};
 pub use key::Key;
 
-pub(crate) use build::{Root, TreeBuilder};
+pub(crate) use build::{Root, TreeBuilder, check};
 pub(crate) use diff::diff;
-pub(crate) use edit::{Edit, edit};
+pub(crate) use edit::{Edit, Tally, edit};
 pub(crate) use node::{Node, ReadNode, WriteNode, children, decode_node, has_children};
 pub(crate) use read::{Visitor, get, list, range, visit_nodes};
 pub(crate) use sequence::{SequenceBuilder, SequenceVisitor, pieces, visit_sequence};

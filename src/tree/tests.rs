@@ -121,10 +121,14 @@ fn build(nodes: &Nodes, splitter: &Splitter, model: &Model) -> Root {
 }
 
 fn apply(nodes: &Nodes, splitter: &Splitter, root: &Root, edits: Vec<(Key, Edit)>) -> Root {
+    apply_counted(nodes, splitter, root, edits).0
+}
+
+fn apply_counted(nodes: &Nodes, splitter: &Splitter, root: &Root, edits: Vec<(Key, Edit)>) -> (Root, Tally) {
     let mut out = Pending::default();
-    let root = block_on(edit(nodes, &mut out, splitter, &root.id, edits)).unwrap();
+    let edited = block_on(edit(nodes, &mut out, splitter, &root.id, edits)).unwrap();
     out.0.into_iter().for_each(|node| drop(WriteNode::write_node(&mut &*nodes, node)));
-    root
+    (edited.root, edited.tally)
 }
 
 /// A few folders, so that keys nest and collide.

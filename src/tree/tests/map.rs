@@ -57,8 +57,15 @@ proptest! {
         let mut model = model;
         let mut root = build(&nodes, &splitter, &model);
         for batch in batches {
+            let before = model.clone();
             apply_to(&mut model, &batch);
-            root = apply(&nodes, &splitter, &root, batch);
+            let (edited, tally) = apply_counted(&nodes, &splitter, &root, batch);
+            root = edited;
+            let differences = model_changes(&before, &model, &Span::all());
+            let added = differences.iter().filter(|change| change.old.is_none()).count() as u64;
+            let removed = differences.iter().filter(|change| change.new.is_none()).count() as u64;
+            prop_assert_eq!(tally, Tally { added, changed: differences.len() as u64 - added - removed });
+            prop_assert_eq!(root.entries, before.len() as u64 + added - removed);
             prop_assert_eq!(root, build(&nodes, &splitter, &model));
             prop_assert_eq!(root.entries, model.len() as u64);
         }

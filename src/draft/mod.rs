@@ -1,0 +1,228 @@
+//! Changes on top of a tree that aren't committed yet; what a writer and a feed have in common.
+//!
+//! Owns the overlay of pending changes, its application to the tree in
+//! portions, reading through both, and moving the changes onto another
+//! snapshot. Knows no registration and doesn't commit.
+//!
+//! ```text
+//! put, remove, remove_prefix ──> pending ──apply──> root (nodes: fresh until they are flushed, and handed to blobs)
+//! ```
+//! Later calls win: what is pending over what was applied, and within it each
+//! call over those before. Invariant: at any moment the state is the base with
+//! all calls so far applied in order, so that its root doesn't depend on when
+//! portions were applied.
+//!
+//! - `pending`: the overlay. `fresh`: nodes that can't be read from the repository yet.
+//! - `intake`: from contents and metadata to entries. `merge`: the overlay over the tree.
+//! - `rebase`: onto what another writer committed.
+
+mod fresh;
+mod intake;
+mod merge;
+mod pending;
+mod rebase;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use futures::Stream;
+use tokio::runtime::Handle;
+
+pub(crate) use fresh::FreshNodes;
+pub(crate) use intake::{Intake, Taken, inline};
+
+use crate::blobs::{BlobWriter, NodeBuffer, Treatment, WriteStats};
+use crate::cpu;
+use crate::draft::merge::merged;
+use crate::draft::pending::Pending;
+use crate::error::{Error, Result};
+use crate::pack::BlockKind;
+use crate::repository::Repository;
+use crate::snapshot::{Snapshot, SnapshotStats};
+use crate::tree::{self, Edit, Entry, Key, Root, Span, Tally, TreeBuilder};
+
+/// When what is pending comes to this many bytes, it should be applied: edits are cheaper the more there are.
+pub(crate) const PORTION: usize = 8 << 20;
+
+/// Leaves read ahead where all entries are wanted.
+const READ_AHEAD: usize = 8;
+
+/// Changes on top of a snapshot's tree, or of nothing.
+pub(crate) struct Draft {
+    repository: Repository,
+    /// The tree that the changes began with; none if it was empty.
+    base: Option<Root>,
+    /// The tree with what was applied; none while there is none.
+    root: Option<Root>,
+    nodes: FreshNodes,
+    pending: Pending,
+    tally: Tally,
+}
+
+impl Draft {
+    /// No changes yet to the tree of `parent`, or to the empty tree.
+    pub(crate) fn new(repository: &Repository, parent: Option<&Snapshot>) -> Self {
+        let base = parent.map(|parent| Root { id: parent.root, entries: parent.entries });
+        Self::on(repository, base, FreshNodes::new(repository.reader()))
+    }
+
+    fn on(repository: &Repository, base: Option<Root>, nodes: FreshNodes) -> Self {
+        Self {
+            repository: repository.clone(),
+            base,
+            root: base,
+            nodes,
+            pending: Pending::default(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Puts an entry at `key`, in place of what is there. What lies below it stays.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for an entry that a tree can't hold; nothing changes then.
+    pub(crate) fn put(&mut self, key: Key, entry: Entry) -> Result<()> {
+        let length = tree::check(&key, &entry)?;
+        self.pending.put(key, entry, length);
+        Ok(())
+    }
+
+    /// Removes the entry at `key`, if there is one. What lies below it stays.
+    pub(crate) fn remove(&mut self, key: Key) {
+        self.pending.remove(key);
+    }
+
+    /// Removes what is at and below `key`.
+    pub(crate) fn remove_prefix(&mut self, key: Key) {
+        self.pending.remove_prefix(key);
+    }
+
+    /// What the pending changes take up, roughly. From [`PORTION`] on they should be applied.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.pending.bytes()
+    }
+
+    /// Whether nothing is pending and the tree is the base.
+    pub(crate) fn is_unchanged(&self) -> bool {
+        self.pending.is_empty() && self.root == self.base
+    }
+
+    /// The entry at `key` as of this call.
+    pub(crate) fn entry(&self, key: &Key) -> impl Future<Output = Result<Option<Entry>>> + Send + use<> {
+        let (pending, nodes, root, key) = (self.pending.get(key), self.nodes.clone(), self.root, key.clone());
+        async move {
+            match (pending, root) {
+                (Some(decided), _) => Ok(decided),
+                (None, None) => Ok(None),
+                (None, Some(root)) => tree::get(&nodes, &root.id, &key).await,
+            }
+        }
+    }
+
+    /// The entries as of this call, or those at and below `prefix`, in the order of their keys.
+    pub(crate) fn entries(&self, prefix: Option<&Key>) -> impl Stream<Item = Result<(Key, Entry)>> + Send + use<> {
+        let span = Span::of(prefix);
+        let view = self.pending.view(prefix);
+        // What was removed altogether need not be read.
+        let root = self.root.filter(|_| !prefix.is_some_and(|prefix| self.pending.removes(prefix)));
+        let tree = root.map(|root| tree::range(self.nodes.clone(), &root.id, span, READ_AHEAD));
+        merged(tree, view)
+    }
+
+    /// Moves what is at and below `from` to `to`; how many entries that is.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] if a key would be too long, or one of the two lies in the other; [`Error::Conflict`] if
+    /// something is at or below `to`. Nothing changes then.
+    pub(crate) async fn rename_prefix(&mut self, from: &Key, to: &Key, blobs: &mut BlobWriter) -> Result<u64> {
+        merge::rename_prefix(self, from, to, blobs).await
+    }
+
+    /// Applies what is pending; the root of the tree so far, whose nodes have been handed to `blobs`.
+    ///
+    /// They aren't flushed. On an error the draft is as it was, but `blobs` can't be relied on any more.
+    pub(crate) async fn apply(&mut self, blobs: &mut BlobWriter) -> Result<Root> {
+        if let Some(root) = self.root
+            && self.pending.is_empty()
+        {
+            return Ok(root);
+        }
+        let mut nodes = NodeBuffer::new(Arc::clone(self.repository.keyring()));
+        let (root, tally) = match self.root {
+            Some(root) => {
+                let (edits, splitter) = (self.pending.edits(), self.repository.splitter().clone());
+                let (reader, runtime) = (self.nodes.clone(), Handle::current());
+                // The work is the CPU's, the waiting for nodes the runtime's.
+                let (edited, made) = cpu::block(move || {
+                    let edited = runtime.block_on(tree::edit(&reader, &mut nodes, &splitter, &root.id, edits))?;
+                    Ok((edited, nodes))
+                })
+                .await?;
+                nodes = made;
+                (edited.root, edited.tally)
+            }
+            None => {
+                let (edits, splitter) = (self.pending.edits(), self.repository.splitter().clone());
+                let (root, made) = cpu::start(move || {
+                    let mut builder = TreeBuilder::new(splitter);
+                    for (key, edit) in edits {
+                        if let Edit::Put(entry) | Edit::Replace(entry) = edit {
+                            builder.push(&key, &entry, &mut nodes)?;
+                        }
+                    }
+                    Ok((builder.finish(&mut nodes)?, nodes))
+                })
+                .await?;
+                nodes = made;
+                (root, Tally { added: root.entries, changed: 0 })
+            }
+        };
+        for (id, node) in nodes.take() {
+            self.nodes.insert(id, node.clone());
+            blobs.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
+        }
+        if self.nodes.is_large() {
+            blobs.flush().await?;
+            self.nodes.clear();
+        }
+        self.root = Some(root);
+        self.tally.added += tally.added;
+        self.tally.changed += tally.changed;
+        self.pending.applied();
+        Ok(root)
+    }
+
+    /// Moves the changes onto `onto`, another snapshot of the series, or onto the empty tree.
+    ///
+    /// The keys at which both changed something, each its own way, are returned, the first few of them, and then
+    /// nothing changed; so is a key that `onto` changed at or below a prefix that was removed here. If there are none
+    /// the base is now `onto`.
+    ///
+    /// # Errors
+    /// As of [`Self::apply`].
+    pub(crate) async fn rebase(&mut self, onto: Option<&Snapshot>, blobs: &mut BlobWriter) -> Result<Vec<Key>> {
+        rebase::rebase(self, onto, blobs).await
+    }
+
+    /// What a snapshot with everything applied so far holds, and what storing it took.
+    ///
+    /// Entries changed again after a portion was applied count again.
+    pub(crate) fn stats(&self, written: WriteStats) -> SnapshotStats {
+        let (before, now) = (entries(self.base), entries(self.root));
+        SnapshotStats {
+            files: now,
+            added: self.tally.added,
+            changed: self.tally.changed,
+            removed: before.saturating_add(self.tally.added).saturating_sub(now),
+            new_blobs: written.new_blobs,
+            new_bytes: written.new_bytes,
+            stored_bytes: written.stored_bytes,
+            ..SnapshotStats::default()
+        }
+    }
+}
+
+fn entries(root: Option<Root>) -> u64 {
+    root.map_or(0, |root| root.entries)
+}
