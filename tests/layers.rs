@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
             "diff",
             "drill",
             "gc",
+            "history",
             "keys",
             "read",
             "repair",
