@@ -15,9 +15,7 @@ use futures::future::BoxFuture;
 use futures::stream::{self, BoxStream, FuturesOrdered, Peekable};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 
-use crate::blobs::BlobReader;
 use crate::error::Result;
-use crate::id::BlobId;
 use crate::repository::Repository;
 use crate::snapshot::{Moment, Snapshot, Walk, validate_series};
 use crate::tree::{self, Change, Key, Span};
@@ -109,7 +107,7 @@ impl Repository {
         let history = validate_series(series).map(|()| {
             let tag = self.keyring().series_tag(series);
             let walk = self.timelines().walk(&tag, options.until, options.from);
-            History::new(Arc::clone(self.reader()), walk, Span::subtree(path), options)
+            History::new(self.clone(), walk, Span::subtree(path), options)
         });
         stream::once(std::future::ready(history))
             .map_ok(|history| {
@@ -121,7 +119,7 @@ impl Repository {
 
 /// A history under way.
 struct History {
-    reader: Arc<BlobReader>,
+    repository: Repository,
     walk: Walk,
     span: Span,
     from: Option<Moment>,
@@ -140,9 +138,9 @@ struct History {
 }
 
 impl History {
-    fn new(reader: Arc<BlobReader>, walk: Walk, span: Span, options: &HistoryOptions) -> Self {
+    fn new(repository: Repository, walk: Walk, span: Span, options: &HistoryOptions) -> Self {
         Self {
-            reader,
+            repository,
             walk,
             span,
             from: options.from,
@@ -197,9 +195,8 @@ impl History {
             // The first comparison needs two records, each further one another.
             let older = self.next_snapshot(ahead + usize::from(self.newer.is_none())).await?;
             if let Some(newer) = self.newer.take() {
-                let (reader, span) = (Arc::clone(&self.reader), self.span.clone());
-                let root = older.as_ref().map(|older| older.root);
-                self.comparing.push_back(compare(reader, span, newer, root).boxed());
+                let comparison = self.compare(newer, older.as_ref());
+                self.comparing.push_back(comparison);
             }
             let is_before =
                 |older: &Snapshot| self.from.is_some_and(|from| from.compare(older.number, older.time).is_lt());
@@ -207,6 +204,31 @@ impl History {
             self.read_all = self.newer.is_none();
         }
         Ok(())
+    }
+
+    /// What `newer` changed on `older`, or on nothing.
+    fn compare(&self, newer: Snapshot, older: Option<&Snapshot>) -> BoxFuture<'static, Result<Option<Found>>> {
+        if older.is_some_and(|older| older.root == newer.root) {
+            return std::future::ready(Ok(None)).boxed();
+        }
+        let rest = match older {
+            Some(older) => {
+                self.repository.reader_of(older);
+                let reader = Arc::clone(self.repository.reader_of(&newer));
+                tree::diff(reader, &older.root, &newer.root, self.span.clone())
+            }
+            None => {
+                let reader = Arc::clone(self.repository.reader_of(&newer));
+                let entries = tree::range(reader, &newer.root, self.span.clone(), LEAVES_AHEAD);
+                entries.map_ok(|(key, entry)| Change { key, old: None, new: Some(entry) }).boxed()
+            }
+        };
+        let mut found = Found { snapshot: newer, read: Vec::new(), rest: rest.peekable() };
+        async move {
+            found.read().await?;
+            Ok((!found.read.is_empty()).then_some(found))
+        }
+        .boxed()
     }
 
     /// The next older snapshot, with up to `ahead` records being read.
@@ -245,20 +267,6 @@ impl Found {
         let revision = Revision { snapshot: self.snapshot.clone(), changes, more };
         Ok((revision, more.then_some(self)))
     }
-}
-
-/// What `newer` changed on the snapshot with the root `older`, or on nothing.
-async fn compare(reader: Arc<BlobReader>, span: Span, newer: Snapshot, older: Option<BlobId>) -> Result<Option<Found>> {
-    let rest = match older {
-        Some(older) => tree::diff(reader, &older, &newer.root, span),
-        None => {
-            let entries = tree::range(reader, &newer.root, span, LEAVES_AHEAD);
-            entries.map_ok(|(key, entry)| Change { key, old: None, new: Some(entry) }).boxed()
-        }
-    };
-    let mut found = Found { snapshot: newer, read: Vec::new(), rest: rest.peekable() };
-    found.read().await?;
-    Ok((!found.read.is_empty()).then_some(found))
 }
 
 #[cfg(test)]

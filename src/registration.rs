@@ -7,9 +7,14 @@
 //!
 //! ```text
 //! list the series ──> register for number n ──> read gc/, kept/, the parent ──> store blobs ──> create n ──> end
-//!                          ^                                                                      │ lost
-//!                          └──────── register anew for the number after the winner's <────────────┘
+//!                          ^                              ^                                         │  │ lost
+//!                          │                              └─────────── go on with n + 1 <── won ────┘  │
+//!                          └──────── register anew for the number after the winner's <────────────────┘
 //! ```
+//! A registration stands for its number and, while it lives, for those after
+//! it: its writer commits again and again at one request each. To fence it, put
+//! a tombstone at the series' next number: the writer notices when it loses it.
+//!
 //! A registration whose commit was issued is only removed once the number is
 //! seen to be decided, since a put that was given up can still land. One that
 //! is left behind by a crash is removed by a later collection.
@@ -23,10 +28,10 @@ use crate::clock::Timestamp;
 use crate::codec::{Decode, Encode};
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
-use crate::id::{SeriesTag, WriterId};
+use crate::id::{RecordHash, SeriesTag, WriterId};
 use crate::layout::{self, Name, SnapshotName};
 use crate::object;
-use crate::snapshot::{Body, Content, Placed, Record, Snapshot, Timelines, open_record, validate_series};
+use crate::snapshot::{Body, Content, Record, Snapshot, Timelines, open_record, validate_series};
 use crate::store::Created;
 
 /// How far a predecessor's time may lie after this machine's clock before a commit is refused, in seconds.
@@ -59,30 +64,46 @@ pub(crate) struct Registration {
     parts: Parts,
     timelines: Timelines,
     series: String,
+    tag: SeriesTag,
     host: String,
     mode: WriterMode,
     id: WriterId,
-    target: SnapshotName,
-    predecessor: Option<Placed>,
+    /// The record before the number that is contended for.
+    tip: Option<Tip>,
+    /// The newest snapshot at or before the tip.
+    parent: Option<Snapshot>,
+    /// A commit that was issued and isn't known to have landed or to have lost.
+    issued: Option<(SnapshotName, Bytes)>,
+    /// Whether another writer took the number, so that nothing may be created before a renewal.
+    lost: bool,
+}
+
+/// What a record says to the one after it.
+#[derive(Clone, Copy, Debug)]
+struct Tip {
+    name: SnapshotName,
+    time: Timestamp,
+    hash: RecordHash,
 }
 
 impl Registration {
     /// Registers for the number after the series' newest, then reads what the writer may rely on.
     pub(crate) async fn begin(parts: Parts, series: &str, host: &str, mode: WriterMode) -> Result<Self> {
         validate_series(series)?;
-        let timelines = Timelines::new(parts.store.clone(), Arc::clone(&parts.keyring));
-        let tag = parts.keyring.series_tag(series);
         let mut writer = Self {
-            id: WriterId::new(parts.surroundings.random()),
-            parts,
-            timelines,
+            timelines: Timelines::new(parts.store.clone(), Arc::clone(&parts.keyring)),
             series: series.to_owned(),
+            tag: parts.keyring.series_tag(series),
             host: host.to_owned(),
             mode,
-            target: SnapshotName::first(tag),
-            predecessor: None,
+            id: WriterId::new(parts.surroundings.random()),
+            parts,
+            tip: None,
+            parent: None,
+            issued: None,
+            lost: false,
         };
-        writer.register(tag).await?;
+        writer.register().await?;
         Ok(writer)
     }
 
@@ -91,24 +112,32 @@ impl Registration {
         self.id
     }
 
-    /// The newest snapshot of the series when the writer registered.
+    /// The newest snapshot of the series when the writer registered, renewed or last committed.
     pub(crate) fn parent(&self) -> Option<Snapshot> {
-        self.predecessor.clone().and_then(Placed::into_snapshot)
+        self.parent.clone()
     }
 
-    async fn register(&mut self, tag: SeriesTag) -> Result<()> {
-        let tip = self.timelines.tip(&tag).await?;
+    /// Whether a commit was issued and isn't settled: until it is, the registration stays and nothing else is committed.
+    pub(crate) fn is_undecided(&self) -> bool {
+        self.issued.is_some()
+    }
+
+    async fn register(&mut self) -> Result<()> {
+        let tip = self.timelines.tip(&self.tag).await?;
         let number = tip.map_or(Some(1), |tip| tip.next_number());
-        let number =
-            number.ok_or_else(|| Error::invalid(format!("series {:?}", self.series), "its numbers have run out"))?;
+        let number = number.ok_or_else(|| self.out_of_numbers())?;
         self.write_registration(number).await?;
 
-        let read = self.read_after_registering(tag, tip).await;
+        let read = self.read_after_registering(tip).await;
         if read.is_err() {
-            // No commit was issued yet, so nothing can land late.
-            self.end().await;
+            // Nothing was issued under it, so nothing can land late.
+            self.remove(&self.id).await;
         }
         read
+    }
+
+    fn out_of_numbers(&self) -> Error {
+        Error::invalid(format!("series {:?}", self.series), "its numbers have run out")
     }
 
     async fn write_registration(&self, number: u64) -> Result<()> {
@@ -124,7 +153,7 @@ impl Registration {
         if self.mode == WriterMode::Shared {
             let verdict = test_semantics(&self.parts, &name, sealed).await;
             if verdict.is_err() {
-                self.end().await;
+                self.remove(&self.id).await;
             }
             verdict?;
         }
@@ -132,8 +161,8 @@ impl Registration {
     }
 
     /// Reads the collections, then what still counts, then the parent: in this order, after registering.
-    async fn read_after_registering(&mut self, tag: SeriesTag, tip: Option<SnapshotName>) -> Result<()> {
-        for prefix in [layout::COLLECTIONS.to_owned(), layout::kept_prefix(&tag)] {
+    async fn read_after_registering(&mut self, tip: Option<SnapshotName>) -> Result<()> {
+        for prefix in [layout::COLLECTIONS.to_owned(), layout::kept_prefix(&self.tag)] {
             if let Some(found) = self.parts.store.list(&prefix).await?.first() {
                 return Err(Error::unsupported(
                     &found.name,
@@ -141,24 +170,29 @@ impl Registration {
                 ));
             }
         }
-        let Some(tip) = tip else {
-            self.target = SnapshotName::first(tag);
-            self.predecessor = None;
+        let Some(name) = tip else {
+            (self.tip, self.parent, self.lost) = (None, None, false);
             return Ok(());
         };
-        let predecessor = self.timelines.read(&tip).await?;
-        let ahead = predecessor.record.time.seconds_since(self.parts.surroundings.clock.now());
+        let newest = self.timelines.read(&name).await?;
+        let time = newest.record.time;
+        let ahead = time.seconds_since(self.parts.surroundings.clock.now());
         if ahead > AHEAD_MAX {
             return Err(Error::invalid(
-                format!("{}#{}", self.series, tip.number),
+                format!("{}#{}", self.series, name.number),
                 format!(
                     "it was committed {ahead} seconds after now; set this machine's clock right, or continue under \
                      another series if it was the other writer's that was wrong"
                 ),
             ));
         }
-        self.target = tip.next(predecessor.record.time).ok_or_else(|| Error::worker("snapshot numbers ran out"))?;
-        self.predecessor = Some(predecessor);
+        let tip = Tip { name, time, hash: newest.hash };
+        let parent = match newest.into_snapshot() {
+            Some(snapshot) => Some(snapshot),
+            // A tombstone changed nothing: the snapshot before it counts.
+            None => self.timelines.latest(&self.tag, Some(time)).await?,
+        };
+        (self.tip, self.parent, self.lost) = (Some(tip), parent, false);
         Ok(())
     }
 
@@ -167,60 +201,96 @@ impl Registration {
     /// All blobs that `content` needs are stored. Consumes the registration: afterwards it is ended, or
     /// left for a collection where the outcome is unknown.
     pub(crate) async fn commit(mut self, content: Content) -> Result<Snapshot> {
+        let outcome = self.commit_at_some_number(&content).await;
+        self.end().await;
+        outcome
+    }
+
+    async fn commit_at_some_number(&mut self, content: &Content) -> Result<Snapshot> {
         for _ in 0..CONTESTS {
-            if let Some(snapshot) = self.contend(&content).await? {
-                self.end().await;
+            if let Some(snapshot) = self.contend(content).await? {
                 return Ok(snapshot);
             }
             self.renew().await?;
         }
-        self.end().await;
         let series = format!("series {:?}", self.series);
         Err(Error::conflict(series, format!("other writers took {CONTESTS} numbers in a row; run it again")))
     }
 
-    /// One attempt at one number: the snapshot if it is ours, nothing if it is another's.
-    async fn contend(&self, content: &Content) -> Result<Option<Snapshot>> {
+    /// One attempt at the next number, at one request: the snapshot if it is ours, nothing if another took it.
+    ///
+    /// All blobs that `content` needs are stored. After a success the registration goes on with the number after it,
+    /// and the snapshot is the parent; after a loss nothing is created before [`Self::renew`].
+    ///
+    /// # Errors
+    /// Nothing is known to be lost. Where [`Self::is_undecided`], the commit may have landed or land yet: the next
+    /// call settles it, by creating the very same bytes again, and returns that snapshot, whatever `content` says.
+    pub(crate) async fn contend(&mut self, content: &Content) -> Result<Option<Snapshot>> {
+        if self.lost {
+            return Ok(None);
+        }
+        let (target, sealed) = match &self.issued {
+            Some(issued) => issued.clone(),
+            None => self.seal(content)?,
+        };
+        // Kept from before the put on: this future may be dropped at any time, and the put lands all the same.
+        self.issued = Some((target, sealed.clone()));
+        let created = self.parts.store.create(&Name::Snapshot(target).to_string(), sealed.clone()).await?;
+        self.issued = None;
+        if created == Created::Theirs {
+            self.lost = true;
+            return Ok(None);
+        }
+        let placed = open_record(&sealed, &target, &self.parts.keyring)?;
+        self.tip = Some(Tip { name: target, time: placed.record.time, hash: placed.hash });
+        self.parent = placed.into_snapshot();
+        Ok(self.parent.clone())
+    }
+
+    /// The record that makes `content` the snapshot after the tip, and its name.
+    fn seal(&self, content: &Content) -> Result<(SnapshotName, Bytes)> {
+        let target = match &self.tip {
+            None => SnapshotName::first(self.tag),
+            Some(tip) => tip.name.next(tip.time).ok_or_else(|| self.out_of_numbers())?,
+        };
         let clock = self.parts.surroundings.clock.now();
-        let previous = self.predecessor.as_ref().map(|placed| placed.record.time);
         let record = Record {
             series: self.series.clone(),
-            number: self.target.number,
-            time: previous.map_or(Timestamp::EPOCH, |time| time).next().max(clock),
+            number: target.number,
+            time: self.tip.map_or(Timestamp::EPOCH, |tip| tip.time).next().max(clock),
             clock,
-            predecessor: self.predecessor.as_ref().map(|placed| placed.hash),
+            predecessor: self.tip.map(|tip| tip.hash),
             body: Body::Snapshot(content.clone()),
         };
-        let name = Name::Snapshot(self.target).to_string();
+        let name = Name::Snapshot(target).to_string();
         let sealed =
-            match object::seal_record(&record, Kind::Snapshot, &name, &self.parts.keyring, &self.parts.surroundings) {
-                Ok(sealed) if sealed.len() as u64 <= object::RECORD_MAX => Bytes::from(sealed),
-                other => {
-                    // No put was issued, so nothing can land late.
-                    self.end().await;
-                    let too_long = Error::invalid("the snapshot's record", "its paths and tags come to over 16 MiB");
-                    return Err(other.err().unwrap_or(too_long));
-                }
-            };
-        match self.parts.store.create(&name, sealed.clone()).await? {
-            Created::Ours => Ok(open_record(&sealed, &self.target, &self.parts.keyring)?.into_snapshot()),
-            Created::Theirs => Ok(None),
+            object::seal_record(&record, Kind::Snapshot, &name, &self.parts.keyring, &self.parts.surroundings)?;
+        if sealed.len() as u64 > object::RECORD_MAX {
+            return Err(Error::invalid("the snapshot's record", "its paths and tags come to over 16 MiB"));
         }
+        Ok((target, sealed.into()))
     }
 
     /// Registers for the next number, checks what is relied on under it, and only then ends the old registration,
     /// whose number is decided.
-    async fn renew(&mut self) -> Result<()> {
+    pub(crate) async fn renew(&mut self) -> Result<()> {
+        if self.is_undecided() {
+            return Err(Error::worker("a registration was to be renewed whose commit is undecided"));
+        }
         let old = self.id;
+        // Until the new one is good, there is none to commit under.
+        self.lost = true;
         self.id = WriterId::new(self.parts.surroundings.random());
-        let renewed = self.register(self.target.tag).await;
+        let renewed = self.register().await;
         self.remove(&old).await;
         renewed
     }
 
-    /// Ends a registration under which no commit is undecided.
+    /// Ends the registration, unless a commit under it is undecided.
     pub(crate) async fn end(&self) {
-        self.remove(&self.id).await;
+        if !self.is_undecided() {
+            self.remove(&self.id).await;
+        }
     }
 
     /// Removes a registration. One that stays only delays a collection, so a failure here is not the writer's.

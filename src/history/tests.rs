@@ -12,6 +12,7 @@ use object_store::memory::InMemory;
 use super::*;
 use crate::backup::BackupOptions;
 use crate::crypto::Secret;
+use crate::id::BlobId;
 use crate::progress::NoProgress;
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::Body;

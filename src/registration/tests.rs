@@ -1,5 +1,7 @@
 //! The registration record's golden bytes, and all that is refused.
 
+mod contend;
+
 use super::*;
 use crate::crypto::Keyring;
 use crate::testing::{NOW, assert_golden, each_damage, fixed, keyring, stranger};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::blobs::Stored;
 use crate::clock::Timestamp;
 use crate::crypto::Kind;
 use crate::id::{BlobId, RecordHash};
@@ -21,12 +22,14 @@ pub(crate) fn snapshot(root: BlobId) -> Body {
         host: String::new(),
         tags: BTreeMap::new(),
         paths: Vec::new(),
+        position: None,
         root,
         entries: 0,
         parent: None,
         stats: SnapshotStats::default(),
         failures: Vec::new(),
         failure_count: 0,
+        stored: Stored::default(),
     })
 }
 
