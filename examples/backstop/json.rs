@@ -65,7 +65,7 @@ pub(crate) fn backup(report: &BackupReport) -> Value {
 }
 
 pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
-    json!({
+    let mut value = json!({
         "type": "snapshot",
         "snapshot": snapshot.to_string(),
         "series": snapshot.series,
@@ -83,7 +83,12 @@ pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
         "partial": snapshot.is_partial(),
         "failures": snapshot.failure_count,
         "stats": snapshot_stats(&snapshot.stats),
-    })
+        "position": null,
+    });
+    if let (Some(object), Some(position)) = (value.as_object_mut(), &snapshot.position) {
+        bytes_field(object, "position", position);
+    }
+    value
 }
 
 fn snapshot_stats(stats: &SnapshotStats) -> Value {
