@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     (
         "operations",
         &[
-            &["draft"],
+            &["draft", "merge"],
             &[
                 "backup",
                 "check",
@@ -38,6 +38,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
                 "drill",
                 "feed",
                 "gc",
+                "history",
                 "keys",
                 "read",
                 "repair",

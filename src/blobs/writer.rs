@@ -183,7 +183,7 @@ pub(crate) struct BlobWriter {
     /// Ids added since the last flush, stored or on their way.
     added: HashSet<BlobId>,
     /// Packs uploaded since the last flush.
-    undescribed: Vec<RecentPack>,
+    undescribed: Vec<Arc<RecentPack>>,
     /// Packs of the snapshots before that no segment describes.
     adopted: Vec<PackRef>,
     evidence: Arc<Evidence>,
@@ -215,9 +215,11 @@ impl BlobWriter {
     }
 
     /// Takes over packs that no segment describes and that a snapshot made by this writer may need.
+    ///
+    /// Those that were merged since are left out: a segment describes what was in them.
     pub(crate) fn adopt(&mut self, packs: &[PackRef]) {
         self.parts.index.name_recent(packs);
-        self.adopted.extend_from_slice(packs);
+        self.adopted.extend(packs.iter().filter(|pack| !self.parts.index.is_gone(&pack.id)));
     }
 
     /// What has been stored so far; blobs still on their way are counted, their packs aren't.
@@ -414,7 +416,7 @@ impl BlobWriter {
         self.stats.stored_bytes += u64::from(recent.pack.length);
         self.evidence.uploaded(recent.pack.id);
         self.ascent.uploaded(&recent, &self.parts.memory);
-        self.undescribed.push(recent);
+        self.undescribed.push(Arc::new(recent));
         Ok(())
     }
 
@@ -441,13 +443,13 @@ impl BlobWriter {
         } else {
             self.upload_all().await?;
         }
-        if self.undescribed.iter().map(RecentPack::len).sum::<usize>() >= UNDESCRIBED_BLOBS {
+        if self.undescribed_blobs() >= UNDESCRIBED_BLOBS {
             self.describe_adopted().await?;
             self.describe_own().await?;
         }
         for recent in self.undescribed.drain(..) {
             self.adopted.push(recent.pack);
-            self.parts.index.add_recent(Arc::new(recent));
+            self.parts.index.add_recent(recent);
         }
         Ok(self.stored(root))
     }
@@ -455,6 +457,21 @@ impl BlobWriter {
     /// What a record must say of a tree under `root` that was flushed or settled.
     pub(crate) fn stored(&self, root: &BlobId) -> Stored {
         Stored { packs: self.adopted.clone(), root_at: self.parts.memory.hint(root) }
+    }
+
+    /// Stores everything that was added, so that it can be read through this repository; for others it takes a
+    /// [`Self::flush`] or a [`Self::settle`].
+    pub(crate) async fn make_readable(&mut self) -> Result<()> {
+        self.upload_all().await?;
+        if self.undescribed_blobs() >= SEGMENT_BLOBS {
+            return self.describe_own().await;
+        }
+        self.undescribed.iter().for_each(|recent| self.parts.index.add_recent(Arc::clone(recent)));
+        Ok(())
+    }
+
+    fn undescribed_blobs(&self) -> usize {
+        self.undescribed.iter().map(|recent| recent.len()).sum()
     }
 
     async fn upload_all(&mut self) -> Result<()> {
@@ -494,10 +511,12 @@ impl BlobWriter {
 
     async fn describe_own(&mut self) -> Result<()> {
         let mut builder = SegmentBuilder::default();
-        for recent in self.undescribed.drain(..) {
+        for recent in &self.undescribed {
             builder.add_pack(recent.row, &recent.footer)?;
         }
-        self.parts.index.publish(builder, &self.parts.surroundings).await
+        self.parts.index.publish(builder, &self.parts.surroundings).await?;
+        self.parts.index.forget_recent(self.undescribed.drain(..).map(|recent| recent.pack.id));
+        Ok(())
     }
 }
 

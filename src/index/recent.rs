@@ -106,6 +106,8 @@ pub(super) struct Recent {
 enum State {
     Named(PackRef),
     Read(Arc<RecentPack>),
+    /// It was merged, and is not to be looked for.
+    Gone,
 }
 
 impl Recent {
@@ -145,6 +147,17 @@ impl Recent {
             self.blobs -= pack.len();
         }
         self.order.retain(|other| other != id);
+    }
+
+    /// Takes note that a pack was merged: records may go on naming it.
+    pub(super) fn gone(&mut self, id: ObjectId) {
+        self.remove(&id);
+        self.insert(id, State::Gone);
+    }
+
+    /// Whether a pack was merged, as far as that is known.
+    pub(super) fn is_gone(&self, id: &ObjectId) -> bool {
+        matches!(self.packs.get(id), Some(State::Gone))
     }
 
     /// The packs whose footers haven't been read.
