@@ -63,8 +63,10 @@ pub(crate) struct Draft {
 impl Draft {
     /// No changes yet to the tree of `parent`, or to the empty tree.
     pub(crate) fn new(repository: &Repository, parent: Option<&Snapshot>) -> Self {
-        let base = parent.map(|parent| Root { id: parent.root, entries: parent.entries });
-        Self::on(repository, base, FreshNodes::new(repository.reader()))
+        if let Some(parent) = parent {
+            repository.reader_of(parent);
+        }
+        Self::on(repository, parent.map(root_of), FreshNodes::new(repository.reader()))
     }
 
     fn on(repository: &Repository, base: Option<Root>, nodes: FreshNodes) -> Self {
@@ -197,7 +199,7 @@ impl Draft {
     ///
     /// The keys at which both changed something, each its own way, are returned, the first few of them, and then
     /// nothing changed; so is a key that `onto` changed at or below a prefix that was removed here. If there are none
-    /// the base is now `onto`.
+    /// the base is now `onto`, whose packs `blobs` has adopted.
     ///
     /// # Errors
     /// As of [`Self::apply`].
@@ -221,6 +223,11 @@ impl Draft {
             ..SnapshotStats::default()
         }
     }
+}
+
+/// The root of a snapshot's tree.
+fn root_of(snapshot: &Snapshot) -> Root {
+    Root { id: snapshot.root, entries: snapshot.entries }
 }
 
 fn entries(root: Option<Root>) -> u64 {

@@ -132,12 +132,14 @@ fn content() -> Content {
         host: String::new(),
         tags: BTreeMap::new(),
         paths: Vec::new(),
+        position: None,
         root: crate::id::BlobId::new([0; 20]),
         entries: 0,
         parent: None,
         stats: SnapshotStats::default(),
         failures: Vec::new(),
         failure_count: 0,
+        stored: crate::blobs::Stored::default(),
     }
 }
 
