@@ -31,6 +31,21 @@ pub enum Error {
         reason: String,
     },
 
+    /// Another writer committed first and changed some of the same paths.
+    #[error(
+        "{series}#{number} was committed meanwhile and changed some of the same paths ({}); take a new writer, which \
+         starts from it, and make the changes again",
+        paths.join(", ")
+    )]
+    Overlap {
+        /// The series.
+        series: String,
+        /// The number of the snapshot that is there.
+        number: u64,
+        /// The first of the paths.
+        paths: Vec<String>,
+    },
+
     /// Stored bytes are not what they should be: damaged, cut short, or forged.
     #[error("{object} is damaged: {reason}; run a check, and restore it from a copy of the repository")]
     Corrupt {
@@ -125,7 +140,7 @@ impl Error {
 
     /// Whether another writer won; beginning again from the newest state may succeed.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Error::Conflict { .. })
+        matches!(self, Error::Conflict { .. } | Error::Overlap { .. })
     }
 
     /// Whether stored bytes are damaged; another copy is needed.
