@@ -160,7 +160,7 @@ Snapshot = namedtuple("Snapshot", "series number time host tags root entries fai
 
 class Repository:
     def __init__(self, folder, secret):
-        self.folder, self.blocks, self.index = folder, {}, {}
+        self.folder, self.blocks, self.index, self.recent = folder, {}, {}, {}
         config = self.read("config")
         body = untrailed(config)
         opening(body, CONFIG)
@@ -235,8 +235,33 @@ class Repository:
 
     # ---- Blobs (section 8)
 
+    def load_footer(self, pack, length, footer_len):
+        """Indexes a pack that a record names."""
+        name = f"packs/{pack.hex()[:2]}/{pack.hex()}"
+        data = self.read_named(name)
+        generation, salt = header(data, PACK)
+        opened, writer, (stated, number) = self.keyring.opener(PACK, generation, salt), data[46:62], struct.unpack(
+            "<II", data[-8:])
+        must(len(data) == length and stated == footer_len and length >= 62 + 8 + footer_len, "a pack's lengths")
+        v = Values(opened(number, FOOTER, data[-8 - footer_len:-8], writer.hex()))
+        offset = 62
+        for block, (nodes, zstd, stored, plain, blobs) in enumerate(v.list(lambda: (
+                v.u32(), v.u32(), v.u32(), v.u32(), v.list(lambda: (v.raw(20), v.u32()))))):
+            at = 0
+            for blob, size in blobs:
+                placed = Placed(pack, generation, salt, block, offset, stored, plain, at, size, nodes == 1, zstd == 1)
+                self.index.setdefault((placed.nodes, blob), []).append(placed)
+                at += size
+            must(at < plain if nodes else at == plain, "the lengths of a block's blobs")
+            offset += stored
+
     def blob(self, blob, nodes):
-        problem = Damaged(f"no segment knows blob {blob.hex()}")
+        problem = Damaged(f"nothing says where blob {blob.hex()} is")
+        while (nodes, blob) not in self.index and self.recent:
+            try:
+                self.load_footer(*self.recent.popitem()[0])
+            except FileNotFoundError:
+                pass  # merged since
         for placed in self.index.get((nodes, blob), []):
             try:
                 plain = self.block(placed)[placed.at:placed.at + placed.length]
@@ -281,10 +306,14 @@ class Repository:
         must(body <= 1, "a body of unknown form")
         result = None
         if body == 1:
-            host, tags, _paths, root = v.string(), v.map(), v.list(v.string), v.raw(20)
+            host, tags, _paths, _position, root = (
+                v.string(), v.map(), v.list(v.string), v.option(v.bytes), v.raw(20))
             entries, _parent, _stats = v.u64(), v.option(v.u64), [v.u64() for _ in range(11)]
             v.list(lambda: (v.string(), v.string()))
             result = Snapshot(series, number, time, host, tags, root, entries, v.u64())
+            for pack in v.list(lambda: (v.raw(32), v.u32(), v.u32())):
+                self.recent.setdefault(pack)
+            v.option(lambda: (v.raw(32), [v.u32() for _ in range(8)]))  # where the root lies: a hint
         zeros = plain[v.at:]
         must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a record's padding")
         _, tag, _, last = name.split("/")

@@ -23,7 +23,7 @@ pub(crate) const LINK_MAX: u64 = 64 << 10;
 impl Repository {
     /// The entry at `path`, if the snapshot has one: a logarithmic number of small reads.
     pub async fn entry(&self, snapshot: &Snapshot, path: &Key) -> Result<Option<Entry>> {
-        tree::get(self.reader(), &snapshot.root, path).await
+        tree::get(self.reader_of(snapshot), &snapshot.root, path).await
     }
 
     /// The entries of a snapshot in the order of their paths, or those at and below `prefix`.
@@ -43,7 +43,7 @@ impl Repository {
         snapshot: &Snapshot,
         prefix: Option<&Key>,
     ) -> impl Stream<Item = Result<(Key, Entry)>> + Send + use<> {
-        tree::range(Arc::clone(self.reader()), &snapshot.root, Span::of(prefix), READ_AHEAD)
+        tree::range(Arc::clone(self.reader_of(snapshot)), &snapshot.root, Span::of(prefix), READ_AHEAD)
     }
 
     /// What lies directly in `folder`, or at the top; a name that is only on the way to others has no entry.
@@ -52,7 +52,7 @@ impl Repository {
         snapshot: &Snapshot,
         folder: Option<&Key>,
     ) -> impl Stream<Item = Result<(Key, Option<Entry>)>> + Send + use<> {
-        tree::list(Arc::clone(self.reader()), &snapshot.root, folder)
+        tree::list(Arc::clone(self.reader_of(snapshot)), &snapshot.root, folder)
     }
 
     /// The metadata of an entry.
@@ -92,6 +92,7 @@ impl Repository {
         new: &Snapshot,
         prefix: Option<&Key>,
     ) -> impl Stream<Item = Result<Change>> + Send + use<> {
-        tree::diff(Arc::clone(self.reader()), &old.root, &new.root, Span::of(prefix))
+        self.reader_of(old);
+        tree::diff(Arc::clone(self.reader_of(new)), &old.root, &new.root, Span::of(prefix))
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
-use crate::blobs::{BlobReader, Parts};
+use crate::blobs::{BlobReader, NodeMemory, Parts};
 use crate::chunker::{Chunker, ChunkerParameters};
 use crate::clock::Surroundings;
 use crate::config::{CONFIG_MAX, Config};
@@ -18,15 +18,18 @@ use crate::index::Index;
 use crate::layout::{self, Name};
 use crate::registration::{WriterMode, test_semantics};
 use crate::slot::{SLOT_MAX, Slot};
-use crate::snapshot::Timelines;
-use crate::store::{Created, Intent, Location, Store};
+use crate::snapshot::{Snapshot, Timelines};
+use crate::store::{Created, Intent, Listed, Location, Store};
 use crate::tree::{Splitter, TreeParameters};
 
 /// Key slots read at a time.
 const CONCURRENCY: usize = 8;
 
+/// Bytes of tree nodes that are kept in memory unless asked otherwise.
+const NODE_MEMORY: u64 = 32 << 20;
+
 /// How a repository is opened.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OpenOptions {
     /// A local folder where index segments are kept, sealed as they are stored; may be shared by repositories.
@@ -35,8 +38,21 @@ pub struct OpenOptions {
     pub cache: Option<PathBuf>,
     /// Whether the store must be fit for several writers.
     pub mode: WriterMode,
+    /// How many bytes of tree nodes to keep in memory, so that changes to the same records read nothing; 32 MiB.
+    pub node_memory: u64,
     /// The clock and the source of randomness.
     pub surroundings: Surroundings,
+}
+
+impl Default for OpenOptions {
+    fn default() -> Self {
+        Self {
+            cache: None,
+            mode: WriterMode::default(),
+            node_memory: NODE_MEMORY,
+            surroundings: Surroundings::default(),
+        }
+    }
 }
 
 impl OpenOptions {
@@ -51,6 +67,13 @@ impl OpenOptions {
     #[must_use]
     pub fn with_single_writer(mut self) -> Self {
         self.mode = WriterMode::Single;
+        self
+    }
+
+    /// Keeps up to this many bytes of tree nodes in memory.
+    #[must_use]
+    pub fn with_node_memory(mut self, bytes: u64) -> Self {
+        self.node_memory = bytes;
         self
     }
 
@@ -200,14 +223,15 @@ impl Repository {
     /// [`Error::NotFound`] where there is none; [`Error::WrongSecret`]; [`Error::Unsupported`] for a newer format.
     pub async fn open(at: impl Into<Location>, secret: &Secret, options: OpenOptions) -> Result<Self> {
         let store = Store::connect(&at.into(), Intent::Open)?;
-        let bytes = match store.get(layout::CONFIG, CONFIG_MAX).await {
+        let (bytes, listed) = futures::join!(store.get(layout::CONFIG, CONFIG_MAX), store.list(layout::KEYS));
+        let bytes = match bytes {
             Err(error) if error.is_not_found() => {
                 return Err(Error::not_found(format!("a repository at {}", store.description())));
             }
             other => other?,
         };
         let config = Config::parse(&bytes)?;
-        let (slots, damage) = read_slots(&store).await?;
+        let (slots, damage) = read_slots(&store, listed?).await?;
         let (tried, secret) = (slots.len(), secret.clone());
         let opened = cpu::block(move || open_slots(slots, &secret, &bytes)).await?;
         let (keyring, slot) = opened.ok_or_else(|| no_slot_opens(tried, damage))?;
@@ -215,14 +239,16 @@ impl Repository {
     }
 
     fn assemble(store: Store, keyring: Arc<Keyring>, config: Config, slot: ObjectId, options: OpenOptions) -> Self {
-        let OpenOptions { cache, mode, surroundings } = options;
+        let OpenOptions { cache, mode, node_memory, surroundings } = options;
         let cache = cache.map(|folder| folder.join(config.repository.to_string()));
         let index = Arc::new(Index::new(store.clone(), Arc::clone(&keyring), cache));
-        let reader = Arc::new(BlobReader::new(store.clone(), Arc::clone(&keyring), Arc::clone(&index)));
+        let memory = Arc::new(NodeMemory::new(node_memory));
+        let (index_of, memory_of) = (Arc::clone(&index), Arc::clone(&memory));
+        let reader = Arc::new(BlobReader::new(store.clone(), Arc::clone(&keyring), index_of, memory_of));
         let chunker = Arc::new(Chunker::new(config.chunker, keyring.gear_table()));
         let splitter = Splitter::new(config.tree.clone(), keyring.tree_cuts());
         let timelines = Timelines::new(store.clone(), Arc::clone(&keyring));
-        let parts = Parts { store, keyring, index, surroundings };
+        let parts = Parts { store, keyring, index, memory, surroundings };
         Self(Arc::new(Inner { parts, config, slot, mode, reader, chunker, splitter, timelines }))
     }
 
@@ -270,6 +296,12 @@ impl Repository {
         &self.0.reader
     }
 
+    /// The reader, told what a snapshot's record says of where its blobs are.
+    pub(crate) fn reader_of(&self, snapshot: &Snapshot) -> &Arc<BlobReader> {
+        self.0.reader.learn(&snapshot.root, &snapshot.stored);
+        &self.0.reader
+    }
+
     pub(crate) fn chunker(&self) -> &Arc<Chunker> {
         &self.0.chunker
     }
@@ -284,7 +316,8 @@ impl Repository {
 
     /// All key slots; one that is damaged is left out with a warning.
     pub(crate) async fn slots(&self) -> Result<Vec<(ObjectId, Slot)>> {
-        read_slots(self.store()).await.map(|(slots, _)| slots)
+        let listed = self.store().list(layout::KEYS).await?;
+        read_slots(self.store(), listed).await.map(|(slots, _)| slots)
     }
 
     /// What the config object says.
@@ -322,8 +355,7 @@ fn no_slot_opens(tried: usize, damage: Option<Error>) -> Error {
 /// Reads the key slots, and says what is wrong with one that can't be used.
 ///
 /// A damaged one must not keep the others from opening the repository.
-async fn read_slots(store: &Store) -> Result<(Vec<(ObjectId, Slot)>, Option<Error>)> {
-    let listed = store.list(layout::KEYS).await?;
+async fn read_slots(store: &Store, listed: Vec<Listed>) -> Result<(Vec<(ObjectId, Slot)>, Option<Error>)> {
     let mut ids: Vec<_> = listed.iter().filter_map(|listed| key_id(&listed.name)).collect();
     ids.sort_unstable();
     let read = |id: ObjectId| async move {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 
+use crate::blobs::Stored;
 use crate::clock::Timestamp;
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Keyring, Kind};
@@ -103,6 +104,8 @@ pub struct Snapshot {
     pub tags: BTreeMap<String, String>,
     /// The paths that were backed up.
     pub paths: Vec<String>,
+    /// The application's own position in what it backs up, say a log sequence number.
+    pub position: Option<Vec<u8>>,
     /// The root of its tree.
     pub root: BlobId,
     /// Number of entries in its tree.
@@ -115,6 +118,8 @@ pub struct Snapshot {
     pub failures: Vec<Failure>,
     /// How many could not be read in all.
     pub failure_count: u64,
+    /// Where its blobs are, as far as no index segment says it.
+    pub(crate) stored: Stored,
 }
 
 impl Snapshot {
@@ -156,12 +161,14 @@ pub(crate) struct Content {
     pub(crate) host: String,
     pub(crate) tags: BTreeMap<String, String>,
     pub(crate) paths: Vec<String>,
+    pub(crate) position: Option<Vec<u8>>,
     pub(crate) root: BlobId,
     pub(crate) entries: u64,
     pub(crate) parent: Option<u64>,
     pub(crate) stats: SnapshotStats,
     pub(crate) failures: Vec<Failure>,
     pub(crate) failure_count: u64,
+    pub(crate) stored: Stored,
 }
 
 /// A record with its place in the store.
@@ -176,7 +183,8 @@ impl Placed {
     pub(crate) fn into_snapshot(self) -> Option<Snapshot> {
         let Record { series, number, time, clock, predecessor, body } = self.record;
         let Body::Snapshot(content) = body else { return None };
-        let Content { host, tags, paths, root, entries, parent, stats, failures, failure_count } = content;
+        let Content { host, tags, paths, position, root, entries, parent, stats, failures, failure_count, stored } =
+            content;
         let hash = self.hash;
         Some(Snapshot {
             series,
@@ -188,12 +196,14 @@ impl Placed {
             host,
             tags,
             paths,
+            position,
             root,
             entries,
             parent,
             stats,
             failures,
             failure_count,
+            stored,
         })
     }
 }

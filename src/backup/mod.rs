@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::backup::assemble::Assembly;
 use crate::backup::estimate::Estimate;
 use crate::backup::scan::{Scan, ScanTotals};
-use crate::blobs::{BlobWriter, WriteOptions};
+use crate::blobs::{BlobWriter, Stored, WriteOptions};
 use crate::compress;
 use crate::cpu;
 use crate::error::{Error, Result};
@@ -174,7 +174,11 @@ impl Session {
             (Some(registration), parent)
         };
         let id = registration.as_ref().map_or(WriterId::new([0; WriterId::LEN]), Registration::id);
-        let writer = BlobWriter::new(parts, id, options.write_options());
+        let mut writer = BlobWriter::new(parts, id, options.write_options());
+        if let Some(parent) = &parent {
+            repository.reader_of(parent);
+            writer.adopt(&parent.stored.packs);
+        }
         let session = Self { registration, parent, writer };
         match repository.index().refresh(Want::All).await {
             Ok(()) => Ok(session),
@@ -256,7 +260,8 @@ impl Repository {
         let stats = statistics(&totals, session.writer.stats());
         let paths = paths.iter().map(|path| path.display().to_string()).collect();
         let parent = compared.map(|parent| parent.number);
-        Ok(content(options, paths, root, parent, stats, failures))
+        let stored = session.writer.stored(&root.id);
+        Ok(content(options, paths, root, stored, parent, stats, failures))
     }
 }
 
@@ -283,6 +288,7 @@ fn content(
     options: &BackupOptions,
     paths: Vec<String>,
     root: crate::tree::Root,
+    stored: Stored,
     parent: Option<u64>,
     stats: SnapshotStats,
     mut failures: Vec<Failure>,
@@ -293,11 +299,13 @@ fn content(
         host: options.host.clone(),
         tags: options.tags.clone(),
         paths,
+        position: None,
         root: root.id,
         entries: root.entries,
         parent,
         stats,
         failures,
         failure_count,
+        stored,
     }
 }

@@ -74,6 +74,7 @@ impl Repository {
             stored_bytes: written.stored_bytes,
             ..SnapshotStats::default()
         };
-        Ok(content(options, vec![name.to_string()], root, None, stats, failures))
+        let stored = session.writer.stored(&root.id);
+        Ok(content(options, vec![name.to_string()], root, stored, None, stats, failures))
     }
 }

@@ -8,10 +8,13 @@
 //! its blob id. A blob that [`BlobWriter`] holds to be stored already lies in a
 //! pack that this writer uploaded, or saw to exist after its registration.
 
+mod ascent;
+mod memory;
 mod nodes;
 mod reader;
 mod writer;
 
+pub(crate) use memory::NodeMemory;
 pub(crate) use nodes::NodeBuffer;
 pub(crate) use reader::BlobReader;
-pub(crate) use writer::{BlobWriter, Parts, Treatment, WriteOptions, WriteStats};
+pub(crate) use writer::{BlobWriter, Parts, Stored, Treatment, WriteOptions, WriteStats};

@@ -13,7 +13,12 @@ use crate::tree::{ReadNode, WriteNode};
 
 impl ReadNode for BlobReader {
     async fn read_node(&self, id: &BlobId) -> Result<Bytes> {
-        self.read(BlockKind::Nodes, id).await
+        if let Some(node) = self.memory().node(id) {
+            return Ok(node);
+        }
+        let node = self.read(BlockKind::Nodes, id).await?;
+        self.memory().keep_node(*id, &node);
+        Ok(node)
     }
 }
 

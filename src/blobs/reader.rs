@@ -1,4 +1,8 @@
 //! Gets blobs back, verified.
+//!
+//! A node is first looked for where its parent's hints say, which takes neither
+//! an index nor more than one round trip; then like every blob in the packs that
+//! no segment describes yet, and in the segments.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,6 +11,7 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
+use crate::blobs::{NodeMemory, Stored};
 use crate::cpu;
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
@@ -14,7 +19,7 @@ use crate::id::{BlobId, ObjectId};
 use crate::index::{Index, Location, PackRow, Segment, Want};
 use crate::layout::Name;
 use crate::object::too_short;
-use crate::pack::{BlockKind, Place};
+use crate::pack::{BLOCKS_START, BlockKind, Hint, Place, parse_header, split_hints};
 use crate::store::Store;
 
 /// Opened blocks kept, in bytes.
@@ -23,12 +28,23 @@ const CACHE_BYTES: u64 = 32 << 20;
 /// How many blocks the cache is laid out for.
 const CACHE_BLOCKS: usize = 512;
 
+/// How many packs' headers are remembered.
+const CACHE_HEADERS: usize = 4096;
+
+/// A block that begins so early in its pack is fetched together with the pack's header.
+const NEAR: u32 = 32 << 10;
+
+type Blocks = Cache<(ObjectId, u32), Bytes, ByLength>;
+type Headers = Cache<ObjectId, PackRow>;
+
 /// Reads blobs; cheap to share.
 pub(crate) struct BlobReader {
     store: Store,
     keyring: Arc<Keyring>,
     index: Arc<Index>,
-    blocks: Arc<Cache<(ObjectId, u32), Bytes, ByLength>>,
+    memory: Arc<NodeMemory>,
+    blocks: Arc<Blocks>,
+    headers: Arc<Headers>,
 }
 
 impl std::fmt::Debug for BlobReader {
@@ -48,20 +64,57 @@ impl Weighter<(ObjectId, u32), Bytes> for ByLength {
 
 impl BlobReader {
     /// A reader with an empty cache.
-    pub(crate) fn new(store: Store, keyring: Arc<Keyring>, index: Arc<Index>) -> Self {
+    pub(crate) fn new(store: Store, keyring: Arc<Keyring>, index: Arc<Index>, memory: Arc<NodeMemory>) -> Self {
         let blocks = Arc::new(Cache::with_weighter(CACHE_BLOCKS, CACHE_BYTES, ByLength));
-        Self { store, keyring, index, blocks }
+        Self { store, keyring, index, memory, blocks, headers: Arc::new(Cache::new(CACHE_HEADERS)) }
     }
 
-    /// Reads one blob: tries every place where the index knows it, and asks the store for newer segments once
-    /// before it gives up.
+    /// What is remembered of nodes.
+    pub(crate) fn memory(&self) -> &NodeMemory {
+        &self.memory
+    }
+
+    /// The index that says where blobs are.
+    pub(crate) fn index(&self) -> &Arc<Index> {
+        &self.index
+    }
+
+    /// Takes note of what a snapshot's record says of where its blobs are.
+    pub(crate) fn learn(&self, root: &BlobId, stored: &Stored) {
+        self.index.name_recent(&stored.packs);
+        if let Some(hint) = stored.root_at {
+            self.memory.keep_hint(*root, hint);
+        }
+    }
+
+    /// Reads one blob: tries every place where it may be, and asks the store for newer segments once before it gives
+    /// up.
     pub(crate) async fn read(&self, kind: BlockKind, id: &BlobId) -> Result<Bytes> {
         let mut failure = None;
+        if kind == BlockKind::Nodes
+            && let Some(hint) = self.memory.hint(id)
+        {
+            match self.read_hinted(id, &hint).await {
+                Ok(node) => return Ok(node),
+                Err(error) => {
+                    tracing::debug!(%id, %error, "a hint leads nowhere");
+                    self.memory.forget_hint(id);
+                    failure = Some(error);
+                }
+            }
+        }
         for refresh in [false, true] {
             if refresh {
                 self.index.refresh(Want::Pages).await?;
             }
-            for segment in self.index.known().await? {
+            let (segments, _) = futures::try_join!(self.index.known(), self.index.load_recent())?;
+            if let Some(location) = self.index.find_recent(id) {
+                match self.read_at(kind, id, &location).await {
+                    Ok(blob) => return Ok(blob),
+                    Err(error) => failure = Some(error),
+                }
+            }
+            for segment in segments {
                 match self.read_from(&segment, kind, id).await {
                     Ok(Some(blob)) => return Ok(blob),
                     Ok(None) => {}
@@ -69,7 +122,23 @@ impl BlobReader {
                 }
             }
         }
-        Err(failure.unwrap_or_else(|| self.unknown(id)))
+        Err(failure.filter(|error| !error.is_not_found()).unwrap_or_else(|| self.unknown(id)))
+    }
+
+    /// Reads a node from where it lay when its parent was written.
+    async fn read_hinted(&self, id: &BlobId, hint: &Hint) -> Result<Bytes> {
+        let name = Name::Pack(hint.pack).to_string();
+        hint.place.validate(&name)?;
+        let block = self.block(hint.pack, None, &hint.place).await?;
+        self.take_node(&block, id, hint, &name)
+    }
+
+    /// Cuts a node out of its block, and remembers what the block says of its children.
+    fn take_node(&self, block: &Bytes, id: &BlobId, hint: &Hint, name: &str) -> Result<Bytes> {
+        let node = self.cut(block, BlockKind::Nodes, id, hint.at, hint.length, name)?;
+        let (_, hints) = split_hints(block, name)?;
+        self.memory.keep_children(&node, hint.at, hints, &hint.pack, &hint.place);
+        Ok(node)
     }
 
     async fn read_from(&self, segment: &Segment, kind: BlockKind, id: &BlobId) -> Result<Option<Bytes>> {
@@ -99,18 +168,26 @@ impl BlobReader {
         if location.place.kind != kind {
             return Err(Error::corrupt(name, format!("the index says that blob {id} is of the other kind")));
         }
-        let block = self.block(&location.pack, &location.place).await?;
-        self.slice(&block, id, location, &name)
+        let Location { pack, place, at, length } = *location;
+        let block = self.block(pack.id, Some(pack), &place).await?;
+        match kind {
+            BlockKind::Data => self.slice(&block, id, location, &name),
+            BlockKind::Nodes => self.take_node(&block, id, &Hint { pack: pack.id, place, at, length }, &name),
+        }
     }
 
     /// Cuts a blob out of its opened block and checks its id.
     pub(crate) fn slice(&self, block: &Bytes, id: &BlobId, location: &Location, object: &str) -> Result<Bytes> {
-        let (start, end) = (location.at as usize, location.at as usize + location.length as usize);
+        self.cut(block, location.place.kind, id, location.at, location.length, object)
+    }
+
+    fn cut(&self, block: &Bytes, kind: BlockKind, id: &BlobId, at: u32, length: u32, object: &str) -> Result<Bytes> {
+        let (start, end) = (at as usize, at as usize + length as usize);
         if end > block.len() {
             return Err(too_short(object));
         }
         let blob = block.slice(start..end);
-        if location.place.kind.id_key(&self.keyring).id(&blob) != *id {
+        if kind.id_key(&self.keyring).id(&blob) != *id {
             return Err(Error::corrupt(object, format!("blob {id} has other content than its id says")));
         }
         Ok(blob)
@@ -120,17 +197,19 @@ impl BlobReader {
     ///
     /// The fetch is a task of its own: one begun by a future that isn't polled, as a stream that reads ahead may not
     /// be, would hold up everyone else who wants the block.
-    async fn block(&self, pack: &PackRow, place: &Place) -> Result<Bytes> {
-        let key = (pack.id, place.number);
+    async fn block(&self, pack: ObjectId, row: Option<PackRow>, place: &Place) -> Result<Bytes> {
+        let key = (pack, place.number);
         if let Some(block) = self.blocks.get(&key) {
             return Ok(block);
         }
-        let (blocks, store, keyring) = (Arc::clone(&self.blocks), self.store.clone(), Arc::clone(&self.keyring));
-        let (pack, place) = (*pack, *place);
+        let (blocks, headers) = (Arc::clone(&self.blocks), Arc::clone(&self.headers));
+        let (store, keyring, place) = (self.store.clone(), Arc::clone(&self.keyring), *place);
         cpu::apart(async move {
             let fetch = async {
-                let stored = store.get_range(&Name::Pack(pack.id).to_string(), place.range()).await?;
-                open_block(keyring, pack, place, stored).await
+                let row = row.or_else(|| headers.get(&pack));
+                let (row, stored) = fetch_block(&store, pack, row, &place).await?;
+                headers.insert(pack, row);
+                open_block(keyring, row, place, stored).await
             };
             blocks.get_or_insert_async(&key, fetch).await
         })
@@ -156,6 +235,25 @@ impl BlobReader {
         }
         futures::future::try_join_all(opening).await
     }
+}
+
+/// A block's bytes as stored, and what opens it: from the pack's header where it isn't known, in the same round trip.
+async fn fetch_block(store: &Store, pack: ObjectId, row: Option<PackRow>, place: &Place) -> Result<(PackRow, Bytes)> {
+    let name = Name::Pack(pack).to_string();
+    let (head, stored) = match row {
+        Some(row) => return Ok((row, store.get_range(&name, place.range()).await?)),
+        None if place.offset < BLOCKS_START as u32 => return Err(too_short(&name)),
+        None if place.offset <= NEAR => {
+            let both = store.get_range(&name, 0..place.range().end).await?;
+            (both.slice(..BLOCKS_START), both.slice(place.offset as usize..))
+        }
+        None => {
+            let head = store.get_range(&name, 0..BLOCKS_START as u64);
+            futures::try_join!(head, store.get_range(&name, place.range()))?
+        }
+    };
+    let (header, _) = parse_header(&head, &name)?;
+    Ok((PackRow { id: pack, generation: header.generation, salt: header.salt }, stored))
 }
 
 /// Opens a block from its bytes as stored, on a CPU thread.

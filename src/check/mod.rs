@@ -128,7 +128,8 @@ impl Repository {
         report.snapshots = snapshots.len() as u64;
         report.segments = segments.list.len() as u64;
         let unindexed = packs.unindexed.clone();
-        let survey = Arc::new(Survey::new(self, segments, packs));
+        let named = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
+        let survey = Arc::new(Survey::new(self, segments, packs, named));
 
         let mut trees = Trees::new(survey, &snapshots, findings, progress);
         trees.walk(&mut report).await?;

@@ -7,13 +7,13 @@ use crate::clock::Timestamp;
 use crate::config::{CONFIG_MAX, Config};
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, RecordHash};
+use crate::id::{BlobId, ObjectId, RecordHash};
 use crate::layout::{self, Name, SnapshotName};
 use crate::object;
 use crate::registration::RegistrationRecord;
 use crate::repository::Repository;
 use crate::slot::{SLOT_MAX, Slot};
-use crate::snapshot::{Body, Placed};
+use crate::snapshot::{Body, Content, Placed};
 
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
@@ -26,6 +26,8 @@ pub(super) struct Root {
     pub(super) record: SnapshotName,
     pub(super) root: BlobId,
     pub(super) entries: u64,
+    /// Packs that no segment need describe, since the record names them.
+    pub(super) packs: Vec<ObjectId>,
 }
 
 /// What a series' line is checked with.
@@ -35,17 +37,17 @@ struct Link {
     hash: RecordHash,
     predecessor: Option<RecordHash>,
     /// Absent in a tombstone.
-    tree: Option<(BlobId, u64)>,
+    content: Option<Content>,
 }
 
 impl Link {
     fn of(placed: Placed) -> Self {
         let Placed { record, hash, .. } = placed;
-        let tree = match &record.body {
-            Body::Snapshot(content) => Some((content.root, content.entries)),
+        let content = match record.body {
+            Body::Snapshot(content) => Some(content),
             Body::Tombstone => None,
         };
-        Self { series: record.series, time: record.time, hash, predecessor: record.predecessor, tree }
+        Self { series: record.series, time: record.time, hash, predecessor: record.predecessor, content }
     }
 }
 
@@ -191,6 +193,9 @@ fn check_series(records: Vec<(SnapshotName, Result<Link, Trouble>)>, roots: &mut
             findings.affect(&text, &label(name.number));
         }
         (expected, before) = (name.next(link.time), Some(link.hash));
-        roots.extend(link.tree.map(|(root, entries)| Root { label: label(name.number), record: name, root, entries }));
+        roots.extend(link.content.map(|Content { root, entries, stored, .. }| {
+            let packs = stored.packs.iter().map(|pack| pack.id).collect();
+            Root { label: label(name.number), record: name, root, entries, packs }
+        }));
     }
 }

@@ -1,11 +1,11 @@
 //! Where blobs are, and whether what lies there can be relied on.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 
-use crate::blobs::BlobReader;
+use crate::blobs::{BlobReader, NodeMemory};
 use crate::check::findings::{FindingKind, Trouble};
 use crate::check::packs::{PackState, Packs};
 use crate::check::segments::Segments;
@@ -27,15 +27,28 @@ pub(super) struct Survey {
     segments: Arc<Segments>,
     spare: Vec<Segment>,
     packs: HashMap<ObjectId, PackState>,
+    /// Packs that snapshots' records name, so that the index needn't.
+    named: HashSet<ObjectId>,
     /// Packs out of `spare` that were needed.
     needed: Mutex<BTreeSet<ObjectId>>,
 }
 
 impl Survey {
-    pub(super) fn new(repository: &Repository, segments: Arc<Segments>, packs: Packs) -> Self {
+    pub(super) fn new(
+        repository: &Repository,
+        segments: Arc<Segments>,
+        packs: Packs,
+        named: HashSet<ObjectId>,
+    ) -> Self {
         let (store, keyring) = (repository.store().clone(), Arc::clone(repository.keyring()));
-        let reader = BlobReader::new(store, keyring, Arc::clone(repository.index()));
-        Self { reader, segments, spare: packs.spare, packs: packs.states, needed: Mutex::default() }
+        let memory = Arc::new(NodeMemory::new(0));
+        let reader = BlobReader::new(store, keyring, Arc::clone(repository.index()), memory);
+        Self { reader, segments, spare: packs.spare, packs: packs.states, named, needed: Mutex::default() }
+    }
+
+    /// Whether a snapshot's record names a pack.
+    pub(super) fn is_named(&self, pack: &ObjectId) -> bool {
+        self.named.contains(pack)
     }
 
     /// What is wrong with a chunk that should be `length` bytes long, if it can be had nowhere.
@@ -53,7 +66,9 @@ impl Survey {
             if let Some(location) = segment.find_local(id)?
                 && self.trouble_at(id, length, &location).is_none()
             {
-                return Ok(Some(Trouble::new(FindingKind::Missing, Name::Pack(location.pack.id), NOT_INDEXED)));
+                let pack = location.pack.id;
+                let not_indexed = || Trouble::new(FindingKind::Missing, Name::Pack(pack), NOT_INDEXED);
+                return Ok((!self.is_named(&pack)).then(not_indexed));
             }
         }
         Ok(trouble.or_else(|| {
@@ -96,11 +111,14 @@ impl Survey {
         }
         for segment in &self.spare {
             let Some(location) = segment.find_local(id)? else { continue };
-            if !spare {
+            let named = self.is_named(&location.pack.id);
+            if !spare && !named {
                 return Err(Error::corrupt(Name::Pack(location.pack.id), NOT_INDEXED));
             }
             if let Ok(node) = self.reader.read_at(BlockKind::Nodes, id, &location).await {
-                self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(location.pack.id);
+                if !named {
+                    self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(location.pack.id);
+                }
                 return Ok(node);
             }
         }

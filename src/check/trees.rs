@@ -83,7 +83,7 @@ impl<'a> Trees<'a> {
     pub(super) fn name_leftovers(&mut self, unindexed: &[ObjectId]) {
         for id in unindexed {
             let name = Name::Pack(*id).to_string();
-            if !self.findings.concern(&name) {
+            if !self.survey.is_named(id) && !self.findings.concern(&name) {
                 let problem = "no index segment knows all of its blobs, and no snapshot needs the others";
                 self.findings.add_new(FindingKind::Leftover, name, problem);
             }

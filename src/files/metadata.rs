@@ -5,7 +5,7 @@
 //! [`super::Destination`]).
 //!
 //! Layout: `Metadata` is [`Posix`] (absent for records that never were files,
-//! so that these cost three bytes), then what belongs to the application.
+//! so that these cost four bytes), then what belongs to the application.
 //! Invariant: lists are sorted by name without repetition, nanoseconds are
 //! below 10^9, mode has permission bits alone, and numbers that the system
 //! reserves don't occur. [`Metadata::decode`] refuses everything else.
@@ -69,6 +69,8 @@ pub struct Posix {
 pub struct Metadata {
     /// Present where the path came from a file system.
     pub posix: Option<Posix>,
+    /// When the application last modified a record; of a file, [`Posix::modified`] says it.
+    pub modified: Option<FileTime>,
     /// The media type of the content, as the application names it.
     pub content_type: Option<String>,
     /// What else the application keeps with a record, by name.
@@ -76,6 +78,13 @@ pub struct Metadata {
 }
 
 impl Metadata {
+    /// With the time at which the application last modified the record.
+    #[must_use]
+    pub fn with_modified(mut self, modified: FileTime) -> Self {
+        self.modified = Some(modified);
+        self
+    }
+
     /// With the media type of the content.
     #[must_use]
     pub fn with_content_type(mut self, content_type: impl Into<String>) -> Self {
@@ -118,6 +127,9 @@ impl Metadata {
     pub(crate) fn validate(&self) -> Result<(), &'static str> {
         if let Some(posix) = &self.posix {
             posix.validate()?;
+        }
+        if self.modified.is_some_and(|time| time.nanos >= 1_000_000_000) {
+            return Err("nanoseconds are a second or more");
         }
         ascending(&self.attributes, |name| !name.is_empty())
             .then_some(())
@@ -167,21 +179,25 @@ mod tests {
                 links: Some(LinkGroup { device: 1, inode: 7 }),
                 extended: vec![(b"user.a".to_vec(), vec![]), (b"user.\xff".to_vec(), vec![0, 255])],
             }),
+            modified: Some(FileTime { seconds: 5, nanos: 6 }),
             content_type: Some("text/vcard".into()),
             attributes: vec![("etag".into(), b"\"1\"".to_vec()), ("uid".into(), vec![])],
         }
     }
 
     #[test]
-    fn records_round_trip_and_one_without_files_is_three_bytes() {
+    fn records_round_trip_and_one_without_files_is_four_bytes() {
         for metadata in [Metadata::default(), full()] {
             let bytes = metadata.encode().unwrap();
             assert_eq!(Metadata::decode(&bytes, "m").unwrap(), metadata);
         }
-        assert_eq!(Metadata::default().encode().unwrap(), [0, 0, 0]);
+        assert_eq!(Metadata::default().encode().unwrap(), [0, 0, 0, 0]);
         let record = Metadata { posix: None, ..full() };
-        let built =
-            Metadata::default().with_attribute("uid", []).with_attribute("etag", "").with_content_type("text/vcard");
+        let built = Metadata::default()
+            .with_attribute("uid", [])
+            .with_attribute("etag", "")
+            .with_content_type("text/vcard")
+            .with_modified(FileTime { seconds: 5, nanos: 6 });
         assert_eq!(built.with_attribute("etag", "\"1\""), record);
     }
 
@@ -190,7 +206,9 @@ mod tests {
         let mut golden = vec![1, 251, 0xed, 0x09, 251, 0xe8, 3, 0, 1, 3];
         golden.extend(b"ana");
         golden.extend([0, 1, 252, 0xff, 0xc9, 0x9a, 0x3b, 253, 0, 0, 0, 0, 0, 2, 0, 0, 1, 7, 1, 1, 7, 2, 6]);
-        golden.extend(b"user.a\x00\x06user.\xff\x02\x00\xff\x01\x0atext/vcard\x02\x04etag\x03\"1\"\x03uid\x00");
+        golden.extend(
+            b"user.a\x00\x06user.\xff\x02\x00\xff\x01\x0a\x06\x01\x0atext/vcard\x02\x04etag\x03\"1\"\x03uid\x00",
+        );
         assert_eq!(full().encode().unwrap(), golden);
     }
 
@@ -215,6 +233,10 @@ mod tests {
             assert!(metadata.encode().is_err(), "edit {n}");
             assert!(Metadata::decode(&codec::encode(&metadata), "m").unwrap_err().is_corrupt(), "edit {n}");
         }
+        let mut metadata = full();
+        metadata.modified = Some(FileTime { seconds: 0, nanos: 1_000_000_000 });
+        assert!(metadata.encode().is_err());
+        assert!(Metadata::decode(&codec::encode(&metadata), "m").unwrap_err().is_corrupt());
         let mut metadata = full();
         metadata.attributes.swap(0, 1);
         assert!(Metadata::decode(&codec::encode(&metadata), "m").unwrap_err().is_corrupt());

@@ -16,11 +16,15 @@
 //! found by arithmetic and read alone; a row of the pack table lets one range
 //! read of a pack open a block without the pack's header.
 //!
+//! A small commit writes no segment: its record names its packs, whose footers
+//! are the index until a segment describes them (recent.rs).
+//!
 //! Invariant: a page counts only after its AEAD has passed, which covers its
 //! number; the counts are covered by message 0.
 
 mod build;
 mod entry;
+mod recent;
 mod segment;
 mod set;
 #[cfg(test)]
@@ -28,5 +32,6 @@ mod tests;
 
 pub(crate) use build::SegmentBuilder;
 pub(crate) use entry::{Location, PackRow};
+pub(crate) use recent::{PackRef, RecentPack};
 pub(crate) use segment::Segment;
 pub(crate) use set::{Index, Want};

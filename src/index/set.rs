@@ -13,15 +13,18 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 
+use crate::clock::Surroundings;
 use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
+use crate::index::build::SegmentBuilder;
 use crate::index::entry::Location;
+use crate::index::recent::{PackRef, Recent, RecentPack};
 use crate::index::segment::{HEAD_LEN, Segment, Shared, Source};
 use crate::layout::{self, Name};
 use crate::object;
-use crate::store::{Listed, Store};
+use crate::store::{Created, Listed, Store};
 
 /// A reader fetches segments up to this length whole: one request instead of several.
 const WHOLE_MAX: u64 = 1 << 20;
@@ -31,6 +34,9 @@ const BULK_MAX: u64 = 64 << 20;
 
 /// Segments fetched at a time.
 const CONCURRENCY: usize = 8;
+
+/// Footers read at a time.
+const FOOTERS: usize = 32;
 
 /// Ids looked up at a time in a segment of which single pages are fetched.
 const LOOKUPS: usize = 32;
@@ -59,6 +65,10 @@ pub(crate) struct Index {
     listed: AtomicBool,
     /// Held while listing, so that it happens once at a time.
     listing: tokio::sync::Mutex<()>,
+    /// Packs that no segment describes.
+    recent: RwLock<Recent>,
+    /// Held while footers are read, likewise.
+    loading: tokio::sync::Mutex<()>,
 }
 
 impl Index {
@@ -72,6 +82,95 @@ impl Index {
             broken: Mutex::default(),
             listed: AtomicBool::new(false),
             listing: tokio::sync::Mutex::default(),
+            recent: RwLock::default(),
+            loading: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Takes note of packs that a snapshot's record names, to be read when something isn't found otherwise.
+    pub(crate) fn name_recent(&self, packs: &[PackRef]) {
+        if !packs.is_empty() {
+            let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+            packs.iter().for_each(|pack| recent.name(*pack));
+        }
+    }
+
+    /// Makes a pack known by its footer, until a segment describes it.
+    pub(crate) fn add_recent(&self, pack: Arc<RecentPack>) {
+        self.recent.write().unwrap_or_else(PoisonError::into_inner).add(pack);
+    }
+
+    /// Where a blob is, by the packs that no segment describes and whose footers were read.
+    pub(crate) fn find_recent(&self, id: &BlobId) -> Option<Location> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner).find(id)
+    }
+
+    fn unread(&self) -> Vec<PackRef> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner).unread()
+    }
+
+    /// Reads the footers of all packs that were named; whether there were any. One that is gone was merged since.
+    pub(crate) async fn load_recent(self: &Arc<Self>) -> Result<bool> {
+        if self.unread().is_empty() {
+            return Ok(false);
+        }
+        let index = Arc::clone(self);
+        // Apart, since whoever else comes waits for the lock.
+        cpu::apart(async move {
+            let _loading = index.loading.lock().await;
+            let fetch = |pack: PackRef| {
+                let index = &index;
+                async move { (pack, RecentPack::fetch(pack, &index.store, &index.keyring).await) }
+            };
+            let mut fetched = futures::stream::iter(index.unread()).map(fetch).buffer_unordered(FOOTERS);
+            while let Some((pack, found)) = fetched.next().await {
+                match found {
+                    Ok(found) => index.add_recent(Arc::new(found)),
+                    Err(error @ Error::Store { .. }) => return Err(error),
+                    Err(error) => {
+                        if !error.is_not_found() {
+                            tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
+                        }
+                        index.recent.write().unwrap_or_else(PoisonError::into_inner).remove(&pack.id);
+                    }
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Writes a segment that describes `packs`, which a record names, and makes it known in their place.
+    pub(crate) async fn describe(self: &Arc<Self>, packs: &[PackRef], surroundings: &Surroundings) -> Result<()> {
+        self.name_recent(packs);
+        self.load_recent().await?;
+        let mut builder = SegmentBuilder::default();
+        for pack in packs {
+            let known = self.recent.read().unwrap_or_else(PoisonError::into_inner).get(&pack.id);
+            let found = match known {
+                Some(found) => found,
+                None => Arc::new(RecentPack::fetch(*pack, &self.store, &self.keyring).await?),
+            };
+            builder.add_pack(found.row, &found.footer)?;
+        }
+        self.publish(builder, surroundings).await?;
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        packs.iter().for_each(|pack| recent.remove(&pack.id));
+        Ok(())
+    }
+
+    /// Stores a segment, unless it would be empty, and makes it known.
+    pub(crate) async fn publish(&self, builder: SegmentBuilder, surroundings: &Surroundings) -> Result<()> {
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let (keyring, surroundings) = (Arc::clone(&self.keyring), surroundings.clone());
+        let bytes = Bytes::from(cpu::start(move || builder.seal(&keyring, &surroundings)).await?);
+        let id = object::object_id(&bytes);
+        let name = Name::Index(id).to_string();
+        match self.store.create(&name, bytes.clone()).await? {
+            Created::Ours => self.add(id, bytes).await,
+            Created::Theirs => Err(Error::corrupt(name, "other bytes lie under the name of a new index segment")),
         }
     }
 
@@ -81,8 +180,11 @@ impl Index {
         Ok(self.segments())
     }
 
-    /// Where `id` is according to the segments at hand; see [`Index::refresh`].
+    /// Where `id` is according to the segments and footers at hand; see [`Index::refresh`].
     pub(crate) fn find_local(&self, id: &BlobId) -> Result<Option<Location>> {
+        if let Some(location) = self.find_recent(id) {
+            return Ok(Some(location));
+        }
         for segment in self.segments() {
             if let Some(location) = segment.find_local(id)? {
                 return Ok(Some(location));
@@ -96,8 +198,10 @@ impl Index {
     /// Much cheaper than as many lookups: each page is opened once.
     pub(crate) async fn find_sorted(self: &Arc<Self>, ids: Arc<[BlobId]>) -> Result<HashMap<BlobId, Location>> {
         self.ensure_listed().await?;
+        self.load_recent().await?;
         let mut found = HashMap::with_capacity(ids.len());
-        let mut left = ids;
+        found.extend(ids.iter().filter_map(|id| Some((*id, self.find_recent(id)?))));
+        let mut left: Arc<[BlobId]> = ids.iter().filter(|id| !found.contains_key(*id)).copied().collect();
         for segment in self.segments() {
             match find_in(&segment, Arc::clone(&left)).await {
                 Ok(hits) => found.extend(hits),
@@ -126,7 +230,8 @@ impl Index {
         broken.as_ref().map(|(segment, reason)| Error::corrupt(segment, reason))
     }
 
-    async fn ensure_listed(self: &Arc<Self>) -> Result<()> {
+    /// Lists the segments if they haven't been yet.
+    pub(crate) async fn ensure_listed(self: &Arc<Self>) -> Result<()> {
         if self.listed.load(Ordering::Acquire) {
             return Ok(());
         }

@@ -5,6 +5,7 @@ use crate::compress;
 use crate::crypto::{IdKey, Keyring, Opener, Part, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::id::BlobId;
+use crate::pack::hints::{ChildSpot, HintsBuilder};
 
 /// No block holds more plaintext.
 pub(crate) const PLAIN_MAX: u32 = 4 << 20;
@@ -51,18 +52,35 @@ pub(crate) struct Block {
     kind: BlockKind,
     blobs: Vec<(BlobId, u32)>,
     plain: Vec<u8>,
+    hints: HintsBuilder,
 }
 
 impl Block {
     /// An empty block.
     pub(crate) fn new(kind: BlockKind) -> Self {
-        Self { kind, blobs: Vec::new(), plain: Vec::new() }
+        Self { kind, blobs: Vec::new(), plain: Vec::new(), hints: HintsBuilder::default() }
+    }
+
+    /// What its blobs are.
+    pub(crate) fn kind(&self) -> BlockKind {
+        self.kind
     }
 
     /// Adds a blob at the end. Copies it, so that a small part of a file doesn't keep the whole of it in memory.
     pub(crate) fn push(&mut self, id: BlobId, plain: &[u8]) {
         self.plain.extend_from_slice(plain);
         self.blobs.push((id, u32::try_from(plain.len()).unwrap_or(u32::MAX)));
+    }
+
+    /// Adds a node that has children, and where these are as far as that is known.
+    pub(crate) fn push_node(&mut self, id: BlobId, plain: &[u8], children: &[Option<ChildSpot>]) {
+        self.hints.push(self.end(), children);
+        self.push(id, plain);
+    }
+
+    /// Where the next blob will begin.
+    pub(crate) fn end(&self) -> u32 {
+        u32::try_from(self.plain.len()).unwrap_or(u32::MAX)
     }
 
     /// Length of its blobs together.
@@ -77,7 +95,10 @@ impl Block {
 
     /// Compresses at `level`, or keeps the bytes as they are where there is no level or no gain.
     pub(crate) fn compress(self, level: Option<i32>) -> Result<CompressedBlock> {
-        let Self { kind, blobs, plain } = self;
+        let Self { kind, blobs, mut plain, hints } = self;
+        if kind == BlockKind::Nodes {
+            hints.finish(&mut plain);
+        }
         let plain_len = u32::try_from(plain.len()).ok().filter(|len| *len <= PLAIN_MAX);
         let plain_len = plain_len.ok_or_else(|| Error::worker("a block grew beyond its bound"))?;
         let frame = level.map(|level| compress::compress(&plain, level, TAG_LEN)).transpose()?;
@@ -100,7 +121,7 @@ pub(crate) struct CompressedBlock {
 }
 
 /// Where a block lies in its pack and how to open it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
 pub(crate) struct Place {
     pub(crate) kind: BlockKind,
     pub(crate) encoding: Encoding,
@@ -110,7 +131,7 @@ pub(crate) struct Place {
     pub(crate) offset: u32,
     /// Length of its message, tag included.
     pub(crate) stored_len: u32,
-    /// Length of its blobs together.
+    /// Length of its plaintext.
     pub(crate) plain_len: u32,
 }
 

@@ -8,8 +8,10 @@
 //!      hexadecimal id: the encoded `Footer`; in packs under 1 MiB followed by zeros up to a length that Padmé allows
 //!  -8  length of the footer message, u32; number of blocks b, u32
 //! ```
-//! A pack's name is the BLAKE3 of all its bytes. Blocks carry no offsets: they
-//! follow one another, and the footer must begin where the last one ends.
+//! A block of data is its blobs, joined; a block of nodes goes on with hints
+//! (hints.rs): the encoded `Hints`, then their length, u32. A pack's name is the
+//! BLAKE3 of all its bytes. Blocks carry no offsets: they follow one another, and
+//! the footer must begin where the last one ends.
 //!
 //! Owns the pack's layout, and blocks as units of compression. Doesn't know
 //! what blobs mean, nor where packs are kept.
@@ -19,6 +21,7 @@
 
 mod block;
 mod footer;
+mod hints;
 mod seal;
 #[cfg(test)]
 mod tests;
@@ -27,6 +30,7 @@ pub(crate) use block::{Block, BlockKind, CompressedBlock, Encoding, PLAIN_MAX, P
 #[cfg(test)]
 pub(crate) use footer::BlockEntry;
 pub(crate) use footer::{Footer, footer_range, parse_footer, parse_header, parse_pack};
+pub(crate) use hints::{ChildSpot, Hint, Hints, Spot, split_hints};
 pub(crate) use seal::{SealedPack, seal_pack, verify_block};
 
 /// Where the blocks begin.

@@ -7,8 +7,9 @@ use crate::crypto::{Keyring, Kind, Opener, Part};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, WriterId};
 use crate::object::{self, Header};
-use crate::pack::block::{CompressedBlock, Place};
+use crate::pack::block::{BlockKind, CompressedBlock, Place};
 use crate::pack::footer::{BlockEntry, Footer, parse_pack};
+use crate::pack::hints::{Hints, split_hints};
 use crate::pack::{BLOCKS_START, PACK_MAX};
 
 /// A pack ready to be uploaded.
@@ -90,6 +91,11 @@ pub(crate) fn verify_block(
     let plain = place.open(opener, message.to_vec(), object)?;
     let id_key = place.kind.id_key(keyring);
     let mut rest = plain.as_slice();
+    if place.kind == BlockKind::Nodes {
+        let (nodes, hints) = split_hints(rest, object)?;
+        Hints::decode(hints, object)?;
+        rest = nodes;
+    }
     for (id, length) in &entry.blobs {
         let (blob, after) = rest.split_at_checked(*length as usize).ok_or_else(|| object::too_short(object))?;
         if id_key.id(blob) != *id {
@@ -97,5 +103,5 @@ pub(crate) fn verify_block(
         }
         rest = after;
     }
-    Ok(())
+    if rest.is_empty() { Ok(()) } else { Err(Error::corrupt(object, "the lengths of a block's blobs don't add up")) }
 }

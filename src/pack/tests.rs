@@ -5,7 +5,7 @@ use crate::clock::Surroundings;
 use crate::codec;
 use crate::crypto::{Keyring, Kind, Part, TAG_LEN};
 use crate::error::Result;
-use crate::id::{BlobId, WriterId};
+use crate::id::{BlobId, ObjectId, WriterId};
 use crate::object::{self, Header};
 use crate::testing::{assert_golden, each_damage, fixed, keyring, stranger};
 
@@ -40,7 +40,39 @@ fn blocks() -> Vec<CompressedBlock> {
         blobs: runs,
         stored: frame(100),
     };
-    vec![zstd, raw(BlockKind::Data, &[b"one chunk", b"another chunk"]), raw(BlockKind::Nodes, &[b"a node"])]
+    vec![zstd, raw(BlockKind::Data, &[b"one chunk", b"another chunk"]), nodes()]
+}
+
+/// Places for hints to point at.
+fn places() -> [Place; 2] {
+    let place = |number: u32| Place {
+        kind: BlockKind::Nodes,
+        encoding: if number % 2 == 0 { Encoding::Raw } else { Encoding::Zstd },
+        number,
+        offset: 1000 * number,
+        stored_len: 300,
+        plain_len: 300 + number,
+    };
+    [place(4), place(7)]
+}
+
+/// A leaf, and a node whose children are in every kind of place.
+fn children() -> Vec<Option<ChildSpot>> {
+    let [near, far] = places();
+    let (pack, other) = (ObjectId::new([0xaa; 32]), ObjectId::new([0xbb; 32]));
+    let spots = [Spot::Here, Spot::Nearby(near), Spot::Away(pack, far), Spot::Away(pack, near), Spot::Away(other, far)];
+    let known = spots.into_iter().zip(0u32..).map(|(spot, at)| Some(ChildSpot { spot, at, length: 6 + at }));
+    known.chain([None, Some(ChildSpot { spot: Spot::Away(pack, far), at: 70, length: 71 })]).collect()
+}
+
+/// A block of two nodes, one with children.
+fn nodes() -> CompressedBlock {
+    let keyring = keyring();
+    let id = |node: &[u8]| BlockKind::Nodes.id_key(&keyring).id(node);
+    let mut block = Block::new(BlockKind::Nodes);
+    block.push(id(b"a leaf"), b"a leaf");
+    block.push_node(id(b"a node"), b"a node", &children());
+    block.compress(None).unwrap()
 }
 
 fn seal(keyring: &Keyring, surroundings: &Surroundings) -> SealedPack {
@@ -69,7 +101,9 @@ fn golden_bytes() {
         let range = place.range();
         place.open(&opener, pack.bytes[range.start as usize..range.end as usize].to_vec(), "the pack").unwrap()
     });
-    assert_eq!(plain.collect::<Vec<_>>(), [vec![b'a'; 100], b"one chunkanother chunk".to_vec(), b"a node".to_vec()]);
+    let plain: Vec<_> = plain.collect();
+    assert_eq!(plain[..2], [vec![b'a'; 100], b"one chunkanother chunk".to_vec()]);
+    assert_eq!(split_hints(&plain[2], "it").unwrap().0, b"a leafa node");
 }
 
 #[test]
@@ -77,6 +111,65 @@ fn damage_is_noticed_wherever_it_is() {
     let pack = seal(&keyring(), &fixed());
     each_damage(&pack.bytes, |what, damaged| assert!(open(damaged, &keyring()).is_err(), "{what}"));
     assert!(open(&pack.bytes, &stranger()).unwrap_err().is_corrupt());
+}
+
+#[test]
+fn hints_say_where_children_are() {
+    let block = nodes();
+    let (_, hints) = split_hints(&block.stored, "it").unwrap();
+    let hints = Hints::decode(hints, "it").unwrap();
+    let (own, [place, _]) = (ObjectId::new([0xcc; 32]), places());
+    let told = hints.children(6, &own, &place);
+    let expected: Vec<_> = children()
+        .into_iter()
+        .map(|child| {
+            child.map(|ChildSpot { spot, at, length }| {
+                let (pack, place) = match spot {
+                    Spot::Here => (own, place),
+                    Spot::Nearby(place) => (own, place),
+                    Spot::Away(pack, place) => (pack, place),
+                };
+                Hint { pack, place, at, length }
+            })
+        })
+        .collect();
+    assert_eq!(told, expected);
+    assert_eq!(hints.children(0, &own, &place), [], "a leaf has no children");
+    // What several children share is said once.
+    assert!(block.stored.len() < 12 + 2 * 32 + 4 * 12 + 7 * 3 + 12, "{} bytes", block.stored.len());
+}
+
+#[test]
+fn hints_that_point_nowhere_are_refused() {
+    let keyring = keyring();
+    let nodes = nodes();
+    let (plain, hints) = split_hints(&nodes.stored, "it").unwrap();
+    for (at, byte) in hints.iter().enumerate() {
+        for value in [0, 1, byte ^ 1, 8, 250, 251, 253, 255] {
+            let mut lie = hints.to_vec();
+            lie[at] = value;
+            if let Ok(hints) = Hints::decode(&lie, "it") {
+                hints.children(6, &ObjectId::new([0; 32]), &places()[0]);
+            }
+        }
+    }
+    let with = |stored: Vec<u8>| {
+        let block =
+            CompressedBlock { plain_len: stored.len() as u32, blobs: nodes.blobs.clone(), stored, ..self::nodes() };
+        seal_pack(vec![block], &WRITER, &keyring, &fixed())
+    };
+    assert!(with(nodes.stored.clone()).is_ok());
+    let length = |length: u32| length.to_le_bytes().to_vec();
+    let all = hints.len() as u32;
+    for (what, stored) in [
+        ("no hints at all", plain.to_vec()),
+        ("hints longer than the block", [plain, hints, &length(all + 100)].concat()),
+        ("hints that begin in a node", [plain, hints, &length(all + 1)].concat()),
+        ("hints that begin late", [plain, hints, &length(all - 1)].concat()),
+        ("more than hints", [plain, b"x", hints, &length(all)].concat()),
+    ] {
+        assert!(with(stored).unwrap_err().is_corrupt(), "{what}");
+    }
 }
 
 #[test]

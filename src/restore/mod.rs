@@ -149,7 +149,7 @@ impl Repository {
         }
         let session = Arc::new(Session::new(destination, self.keyring(), options, progress));
         let _guard = Guard(Arc::clone(&session));
-        let entries = EntryReader::new(self.reader(), &snapshot.root, span);
+        let entries = EntryReader::new(self.reader_of(snapshot), &snapshot.root, span);
         let arranging = Arc::clone(&session);
         let arranger = cpu::block(move || Arranger::new(&arranging, selection)).await?;
         let mut restore = Restore { repository: self, session, entries, arranger: Some(arranger) };
@@ -160,7 +160,7 @@ impl Repository {
     /// What `path` names.
     async fn select(&self, snapshot: &Snapshot, path: Option<&Key>) -> Result<(Selection, Span)> {
         let Some(path) = path else { return Ok((Selection::All, Span::all())) };
-        let entry = tree::get(self.reader(), &snapshot.root, path).await?;
+        let entry = tree::get(self.reader_of(snapshot), &snapshot.root, path).await?;
         let span = Span::subtree(path);
         match entry {
             Some(entry) if entry.kind != EntryKind::Folder => return Ok((Selection::Alone, span)),

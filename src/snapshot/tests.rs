@@ -1,6 +1,9 @@
 //! The snapshot record's golden bytes, and all that is refused.
 
 use super::*;
+use crate::id::ObjectId;
+use crate::index::PackRef;
+use crate::pack::{BlockKind, Encoding, Hint, Place};
 use crate::testing::{NOW, assert_golden, each_damage, each_flip, fixed, keyring, stranger};
 
 fn name() -> SnapshotName {
@@ -12,17 +15,32 @@ fn name() -> SnapshotName {
     }
 }
 
+fn stored() -> Stored {
+    let place = Place {
+        kind: BlockKind::Nodes,
+        encoding: Encoding::Zstd,
+        number: 2,
+        offset: 70_000,
+        stored_len: 300,
+        plain_len: 1000,
+    };
+    let pack = PackRef { id: ObjectId::new([0xe1; 32]), length: 100_000, footer_len: 300 };
+    Stored { packs: vec![pack], root_at: Some(Hint { pack: pack.id, place, at: 17, length: 600 }) }
+}
+
 fn content() -> Content {
     Content {
         host: "mail-3".to_owned(),
         tags: BTreeMap::from([("app".to_owned(), "sync".to_owned()), ("run".to_owned(), "7".to_owned())]),
         paths: vec!["/srv/accounts".to_owned()],
+        position: Some(b"0/16B3748".to_vec()),
         root: BlobId::new([0x5a; 20]),
         entries: 1_000_000,
         parent: Some(40),
         stats: SnapshotStats { files: 1, folders: 2, bytes: 3, stored_bytes: 1 << 40, ..SnapshotStats::default() },
         failures: vec![Failure { path: "/srv/accounts/x".to_owned(), reason: "it vanished".to_owned() }],
         failure_count: 2,
+        stored: stored(),
     }
 }
 

@@ -7,6 +7,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use super::*;
+use crate::blobs::Stored;
 use crate::crypto::{Kind, Secret};
 use crate::id::{BlobId, RecordHash};
 use crate::layout::{Name, SnapshotName};
@@ -28,12 +29,14 @@ fn content() -> Content {
         host: String::new(),
         tags: BTreeMap::new(),
         paths: Vec::new(),
+        position: None,
         root: BlobId::new([0; 20]),
         entries: 0,
         parent: None,
         stats: SnapshotStats::default(),
         failures: Vec::new(),
         failure_count: 0,
+        stored: Stored::default(),
     }
 }
 

@@ -134,6 +134,19 @@ pub(crate) fn decode_node(bytes: &[u8], object: impl fmt::Display) -> Result<Nod
     }
 }
 
+/// Whether these bytes are a node of a snapshot's tree that refers to others.
+pub(crate) fn has_children(node: &[u8]) -> bool {
+    node.first().is_some_and(|form| (1..=LEVEL_MAX).contains(form))
+}
+
+/// The nodes that an inner node of a snapshot's tree refers to, in order; none for any other.
+pub(crate) fn children(node: &[u8]) -> Result<Vec<BlobId>> {
+    match decode_node(node, "a node")? {
+        Node::Inner { children, .. } => Ok(children.into_iter().map(|child| child.id).collect()),
+        _ => Ok(Vec::new()),
+    }
+}
+
 /// Puts a node together from its already encoded items.
 pub(super) fn encode_node(form: u8, count: usize, items: &[u8]) -> Vec<u8> {
     let mut node = Vec::with_capacity(items.len() + 10);

@@ -6,6 +6,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use super::super::*;
+use crate::blobs::Stored;
 use crate::crypto::Secret;
 use crate::id::BlobId;
 use crate::repository::{CreateOptions, OpenOptions, Repository};
@@ -20,12 +21,14 @@ fn content(number: u64) -> Content {
         host: String::new(),
         tags: BTreeMap::from([("commit".to_owned(), number.to_string())]),
         paths: Vec::new(),
+        position: None,
         root: BlobId::new([0; 20]),
         entries: number,
         parent: None,
         stats: SnapshotStats::default(),
         failures: Vec::new(),
         failure_count: 0,
+        stored: Stored::default(),
     }
 }
 

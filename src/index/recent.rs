@@ -1,0 +1,174 @@
+//! Packs that no segment describes yet: a small commit writes none, its record names its packs instead.
+//!
+//! Their footers are the index meanwhile. Who reads a snapshot names the packs
+//! that its record names; they are read when something isn't found otherwise.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::codec::{Decode, Encode};
+use crate::crypto::Keyring;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, ObjectId};
+use crate::index::entry::{Location, PackRow};
+use crate::layout::Name;
+use crate::pack::{BLOCKS_START, Footer, Place, TRAILER_LEN, footer_range, parse_footer, parse_header};
+use crate::store::Store;
+
+/// How many packs are known at a time; the oldest are forgotten, and named again by whoever needs them.
+const PACKS_MAX: usize = 4096;
+
+/// How many blobs of them are.
+const BLOBS_MAX: usize = 1 << 19;
+
+/// A pack that a snapshot's record names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+pub(crate) struct PackRef {
+    pub(crate) id: ObjectId,
+    /// The pack's length in bytes.
+    pub(crate) length: u32,
+    /// The length of its footer's message in bytes.
+    pub(crate) footer_len: u32,
+}
+
+/// A pack whose footer was read.
+#[derive(Debug)]
+pub(crate) struct RecentPack {
+    pub(crate) pack: PackRef,
+    pub(crate) row: PackRow,
+    pub(crate) footer: Footer,
+    places: Vec<Place>,
+    /// By id: the block's number, where the blob begins in it, and its length.
+    blobs: Vec<(BlobId, u32, u32, u32)>,
+}
+
+impl RecentPack {
+    /// Makes a footer searchable.
+    pub(crate) fn new(pack: PackRef, row: PackRow, footer: Footer) -> Self {
+        let (mut places, mut blobs) = (Vec::with_capacity(footer.blocks.len()), Vec::new());
+        for (place, entry) in footer.places() {
+            let mut at = 0u32;
+            for (id, length) in &entry.blobs {
+                blobs.push((*id, place.number, at, *length));
+                at = at.saturating_add(*length);
+            }
+            places.push(place);
+        }
+        blobs.sort_unstable();
+        Self { pack, row, footer, places, blobs }
+    }
+
+    /// Reads a pack's header and footer, in one round trip.
+    pub(crate) async fn fetch(pack: PackRef, store: &Store, keyring: &Keyring) -> Result<Self> {
+        let name = Name::Pack(pack.id).to_string();
+        let length = u64::from(pack.length);
+        let tail = u64::from(pack.footer_len) + TRAILER_LEN as u64;
+        let start = length.checked_sub(tail).filter(|start| *start >= BLOCKS_START as u64);
+        let start = start.ok_or_else(|| Error::corrupt(&name, "a snapshot names it with an impossible length"))?;
+        let (head, tail) =
+            futures::try_join!(store.get_range(&name, 0..BLOCKS_START as u64), store.get_range(&name, start..length))?;
+        let (header, writer) = parse_header(&head, &name)?;
+        let opener = header.opener(keyring, &name)?;
+        let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| crate::object::too_short(&name))?;
+        let at = footer_range(length, trailer, &name)?;
+        if at.range.start != start {
+            return Err(Error::corrupt(&name, "its footer is not where a snapshot says"));
+        }
+        let message = tail[..tail.len() - TRAILER_LEN].to_vec();
+        let footer = parse_footer(&at, message, &opener, &writer, &name)?;
+        let row = PackRow { id: pack.id, generation: header.generation, salt: header.salt };
+        Ok(Self::new(pack, row, footer))
+    }
+
+    /// The number of blobs in it.
+    pub(crate) fn len(&self) -> usize {
+        self.blobs.len()
+    }
+
+    fn find(&self, id: &BlobId) -> Option<Location> {
+        let index = self.blobs.binary_search_by(|(other, ..)| other.cmp(id)).ok()?;
+        let (_, block, at, length) = self.blobs[index];
+        let place = *self.places.get(block as usize)?;
+        Some(Location { pack: self.row, place, at, length })
+    }
+}
+
+/// The packs that are known without a segment, in the order in which they became known.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    order: VecDeque<ObjectId>,
+    packs: HashMap<ObjectId, State>,
+    /// Blobs of those that were read.
+    blobs: usize,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Named(PackRef),
+    Read(Arc<RecentPack>),
+}
+
+impl Recent {
+    /// Takes note of a pack.
+    pub(super) fn name(&mut self, pack: PackRef) {
+        if !self.packs.contains_key(&pack.id) {
+            self.insert(pack.id, State::Named(pack));
+        }
+    }
+
+    /// Takes in a pack whose footer is at hand.
+    pub(super) fn add(&mut self, pack: Arc<RecentPack>) {
+        self.blobs += pack.len();
+        let before = if self.packs.contains_key(&pack.pack.id) {
+            self.packs.insert(pack.pack.id, State::Read(pack))
+        } else {
+            self.insert(pack.pack.id, State::Read(pack));
+            None
+        };
+        if let Some(State::Read(before)) = before {
+            self.blobs -= before.len();
+        }
+    }
+
+    fn insert(&mut self, id: ObjectId, state: State) {
+        self.packs.insert(id, state);
+        self.order.push_back(id);
+        while self.order.len() > PACKS_MAX || (self.blobs > BLOBS_MAX && self.order.len() > 1) {
+            let Some(oldest) = self.order.front().copied() else { break };
+            self.remove(&oldest);
+        }
+    }
+
+    /// Forgets a pack, say because a segment describes it.
+    pub(super) fn remove(&mut self, id: &ObjectId) {
+        if let Some(State::Read(pack)) = self.packs.remove(id) {
+            self.blobs -= pack.len();
+        }
+        self.order.retain(|other| other != id);
+    }
+
+    /// The packs whose footers haven't been read.
+    pub(super) fn unread(&self) -> Vec<PackRef> {
+        let named = self.order.iter().filter_map(|id| match self.packs.get(id) {
+            Some(State::Named(pack)) => Some(*pack),
+            _ => None,
+        });
+        named.collect()
+    }
+
+    /// A pack whose footer has been read.
+    pub(super) fn get(&self, id: &ObjectId) -> Option<Arc<RecentPack>> {
+        match self.packs.get(id) {
+            Some(State::Read(pack)) => Some(Arc::clone(pack)),
+            _ => None,
+        }
+    }
+
+    /// Where a blob is, by the footers that have been read; the newest pack first.
+    pub(super) fn find(&self, id: &BlobId) -> Option<Location> {
+        self.order.iter().rev().find_map(|pack| match self.packs.get(pack) {
+            Some(State::Read(pack)) => pack.find(id),
+            _ => None,
+        })
+    }
+}
