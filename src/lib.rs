@@ -27,7 +27,7 @@
 //! A module uses only what lies below it; a test holds that.
 //!
 //! ```text
-//! operations   backup restore check keys read snapshots stats      each an `impl Repository`, over draft
+//! operations   backup check feed keys read restore snapshots stats each an `impl Repository`, over draft
 //! repository   repository: opens and creates, owns the parts       over config, slot
 //! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
@@ -56,6 +56,7 @@ mod cutter;
 #[allow(dead_code, unused_imports, reason = "for the writer and the feed")]
 mod draft;
 mod error;
+mod feed;
 mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -89,6 +90,7 @@ pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timest
 pub use content::FileReader;
 pub use crypto::Secret;
 pub use error::{Error, Result};
+pub use feed::{Batch, Feed, FeedOptions, Receipt};
 pub use files::{FileTime, LinkGroup, Metadata, Posix};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use progress::{NoProgress, Phase, Progress};
