@@ -64,7 +64,8 @@ impl Draft {
     /// No changes yet to the tree of `parent`, or to the empty tree.
     pub(crate) fn new(repository: &Repository, parent: Option<&Snapshot>) -> Self {
         let base = parent.map(|parent| Root { id: parent.root, entries: parent.entries });
-        Self::on(repository, base, FreshNodes::new(repository.reader()))
+        let reader = parent.map_or(repository.reader(), |parent| repository.reader_of(parent));
+        Self::on(repository, base, FreshNodes::new(reader))
     }
 
     fn on(repository: &Repository, base: Option<Root>, nodes: FreshNodes) -> Self {
@@ -183,7 +184,7 @@ impl Draft {
             blobs.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
         }
         if self.nodes.is_large() {
-            blobs.flush().await?;
+            blobs.make_readable().await?;
             self.nodes.clear();
         }
         self.root = Some(root);
