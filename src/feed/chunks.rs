@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::AsyncRead;
 
-use crate::blobs::{BlobWriter, WriteOptions};
+use crate::blobs::{BlobWriter, Evidence, WriteOptions};
 use crate::cutter::Cut;
 use crate::draft::{Intake, Taken, inline};
 use crate::error::{Error, Result};
@@ -35,9 +35,15 @@ pub(super) struct Chunks {
 
 struct Shared {
     options: WriteOptions,
-    registration: Mutex<WriterId>,
+    registration: Mutex<Registered>,
     gathering: tokio::sync::Mutex<Gathering>,
     lost: Mutex<Lost>,
+}
+
+/// What chunks are stored under.
+struct Registered {
+    id: WriterId,
+    evidence: Arc<Evidence>,
 }
 
 /// What was given up last.
@@ -56,16 +62,20 @@ struct Gathering {
 }
 
 impl Chunks {
-    /// For contents that are stored under `registration`.
-    pub(super) fn new(repository: Repository, registration: WriterId, options: WriteOptions) -> Self {
+    /// For contents that are stored under the registration `id`.
+    pub(super) fn new(repository: Repository, id: WriterId, evidence: Arc<Evidence>, options: WriteOptions) -> Self {
         let gathering = tokio::sync::Mutex::new(Gathering { writer: None, epoch: 1, adding: false });
-        let (registration, lost) = (Mutex::new(registration), Mutex::default());
+        let (registration, lost) = (Mutex::new(Registered { id, evidence }), Mutex::default());
         Self { repository, shared: Arc::new(Shared { options, registration, gathering, lost }) }
     }
 
     /// From now on writers store under this registration.
-    pub(super) fn renew(&self, registration: WriterId) {
-        *self.shared.registration.lock().unwrap_or_else(PoisonError::into_inner) = registration;
+    pub(super) fn renew(&self, id: WriterId, evidence: Arc<Evidence>) {
+        *self.registered() = Registered { id, evidence };
+    }
+
+    fn registered(&self) -> MutexGuard<'_, Registered> {
+        self.shared.registration.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The entry of a content that is at hand. What is too large to stand in it is handed to a writer, the first of
@@ -130,8 +140,8 @@ impl Chunks {
     }
 
     fn writer(&self) -> BlobWriter {
-        let registration = *self.shared.registration.lock().unwrap_or_else(PoisonError::into_inner);
-        BlobWriter::new(self.repository.parts().clone(), registration, self.shared.options)
+        let (parts, registered) = (self.repository.parts().clone(), self.registered());
+        BlobWriter::new(parts, registered.id, Arc::clone(&registered.evidence), self.shared.options)
     }
 
     fn give_up_if_cut_off(&self, gathering: &mut Gathering) {
@@ -149,6 +159,15 @@ impl Chunks {
         let writer = gathering.writer.take()?;
         gathering.epoch += 1;
         Some((writer, epoch))
+    }
+
+    /// Gives up everything that was added so far.
+    pub(super) async fn lose_all(&self, cause: Error) {
+        let mut gathering = self.shared.gathering.lock().await;
+        gathering.adding = false;
+        gathering.writer = None;
+        self.lose(gathering.epoch, cause);
+        gathering.epoch += 1;
     }
 
     /// Gives up what was added up to an epoch, for this cause.

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::blobs::{BlobWriter, WriteStats};
+use crate::blobs::{BlobWriter, Evidence, WriteStats};
 use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::feed::chunks::Epoch;
@@ -38,6 +38,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub(super) struct Committer {
     shared: Arc<Shared>,
     registration: Registration,
+    evidence: Arc<Evidence>,
     /// Whether another writer took the number, so that the registration must be renewed first.
     superseded: bool,
     /// Packs with chunks that no record names yet.
@@ -61,8 +62,8 @@ enum Step {
 }
 
 impl Committer {
-    pub(super) fn new(shared: Arc<Shared>, registration: Registration) -> Self {
-        Self { shared, registration, superseded: false, unnamed: Vec::new(), failed: None }
+    pub(super) fn new(shared: Arc<Shared>, registration: Registration, evidence: Arc<Evidence>) -> Self {
+        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None }
     }
 
     /// Commits until the feed is closed and nothing waits any more.
@@ -87,10 +88,13 @@ impl Committer {
             true => self.shared.chunks.take().await,
             false => None,
         };
-        self.shed_lost(batch);
         let mut step = if self.superseded { Step::Renew } else { Step::Store };
         let mut pause = FIRST_PAUSE;
         loop {
+            // Once they are in a record's content it is too late.
+            if !matches!(step, Step::Contend(_)) && self.shed_lost(batch) && batch.is_empty() {
+                return Err(Arc::new(self.shared.chunks.loss()));
+            }
             let done = match &step {
                 Step::Store => self.store(batch, &mut chunks).await.map(|content| Step::Contend(Box::new(content))),
                 Step::Contend(content) => match self.registration.contend(content).await {
@@ -110,11 +114,11 @@ impl Committer {
                 }
                 Err(error) => error,
             };
-            // What is left can do without the contents that were lost.
-            if self.shed_lost(batch) && !batch.is_empty() {
+            // What can do without the contents that were lost is tried again at once.
+            if matches!(step, Step::Store) && batch.iter().any(|submission| self.is_lost(submission)) {
                 continue;
             }
-            if batch.is_empty() || !self.goes_on(&error, batch) {
+            if !self.goes_on(&error, batch) {
                 return Err(error);
             }
             tracing::warn!(series = self.shared.series, %error, "a commit of a feed waits for the store");
@@ -134,9 +138,18 @@ impl Committer {
     }
 
     async fn renew(&mut self) -> Result<(), Arc<Error>> {
+        let collection = self.registration.collection();
         self.registration.renew().await?;
         self.superseded = false;
-        self.shared.chunks.renew(self.registration.id());
+        self.evidence = Evidence::new(self.registration.condemned());
+        let (chunks, evidence) = (&self.shared.chunks, Arc::clone(&self.evidence));
+        chunks.renew(self.registration.id(), evidence);
+        if self.registration.collection() != collection {
+            // What was found stored under the old registration may be about to be deleted, or is.
+            let reason = "the repository was tidied up while it was stored; put it again";
+            chunks.lose_all(Error::conflict("a content", reason)).await;
+            self.unnamed.clear();
+        }
         self.shared.news().latest = self.registration.parent().map(Arc::new);
         Ok(())
     }
@@ -150,7 +163,10 @@ impl Committer {
         chunks: &mut Option<(BlobWriter, Epoch)>,
     ) -> Result<Content, Arc<Error>> {
         let flush = async {
-            let Some((mut writer, epoch)) = chunks.take() else { return Ok(Flushed::default()) };
+            let Some((mut writer, epoch)) = chunks.take().filter(|(_, epoch)| !self.shared.chunks.is_lost(*epoch))
+            else {
+                return Ok(Flushed::default());
+            };
             match writer.settle(&BlobId::new([0; BlobId::LEN])).await {
                 Ok(stored) => Ok(Flushed { packs: stored.packs, written: writer.stats() }),
                 Err(error) => Err(self.shared.chunks.lose(epoch, error)),
@@ -171,7 +187,8 @@ impl Committer {
         let shared = &self.shared;
         let parent = self.registration.parent();
         let parts = shared.repository.parts().clone();
-        let mut writer = BlobWriter::new(parts, self.registration.id(), shared.options.node_options());
+        let (id, evidence) = (self.registration.id(), Arc::clone(&self.evidence));
+        let mut writer = BlobWriter::new(parts, id, evidence, shared.options.node_options());
         if let Some(parent) = &parent {
             shared.repository.reader_of(parent);
             writer.adopt(&parent.stored.packs);
@@ -205,14 +222,15 @@ impl Committer {
 
     /// Tells those whose contents are lost, and takes them out of the batch; whether there were any.
     fn shed_lost(&self, batch: &mut Vec<Submission>) -> bool {
-        let mut shed = false;
-        for lost in
-            batch.extract_if(.., |submission| submission.chunks.is_some_and(|first| self.shared.chunks.is_lost(first)))
-        {
-            shed = true;
+        let before = batch.len();
+        for lost in batch.extract_if(.., |submission| self.is_lost(submission)) {
             lost.answer(Err(self.shared.chunks.loss()));
         }
-        shed
+        batch.len() < before
+    }
+
+    fn is_lost(&self, submission: &Submission) -> bool {
+        submission.chunks.is_some_and(|first| self.shared.chunks.is_lost(first))
     }
 
     fn answer(&mut self, batch: Vec<Submission>, outcome: Result<Snapshot, Arc<Error>>) {

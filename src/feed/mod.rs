@@ -35,6 +35,7 @@ use tokio::time::{Instant, timeout_at};
 pub use batch::Batch;
 pub use options::FeedOptions;
 
+use crate::blobs::Evidence;
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::feed::batch::Change;
@@ -185,17 +186,18 @@ impl Repository {
             bytes_max: options.bytes_max,
             queue_max: options.queue_max,
         };
+        let evidence = Evidence::new(registration.condemned());
         let news = News { latest: registration.parent().map(Arc::new), trouble: None };
         let shared = Arc::new(Shared {
             repository: self.clone(),
             series: series.to_owned(),
             queue: Queue::new(limits),
-            chunks: Chunks::new(self.clone(), registration.id(), options.chunk_options()),
+            chunks: Chunks::new(self.clone(), registration.id(), Arc::clone(&evidence), options.chunk_options()),
             news: Mutex::new(news),
             ended: watch::Sender::new(None),
             options,
         });
-        tokio::spawn(Committer::new(Arc::clone(&shared), registration).run());
+        tokio::spawn(Committer::new(Arc::clone(&shared), registration, evidence).run());
         Ok(Feed(Arc::new(Handle(shared))))
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::blobs::WriteOptions;
+use crate::blobs::{LookUp, WriteOptions};
 use crate::compress;
 use crate::error::{Error, Result};
 
@@ -119,6 +119,6 @@ impl FeedOptions {
     /// be changed again.
     pub(super) fn node_options(&self) -> WriteOptions {
         let level = self.compression_level;
-        WriteOptions { level, look_up_nodes: false, keep_nodes: true, ..WriteOptions::default() }
+        WriteOptions { level, look_up: LookUp::Chunks, keep_nodes: true, ..WriteOptions::default() }
     }
 }
