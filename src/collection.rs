@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gc/<n>          what collection n has condemned
-//! gc/<n>-ended    it has deleted all of that which it could
+//! gc/<n>-ended    nothing of that is there any more
 //! ```
 //! Numbers are handed out without gaps: `gc/n` is planned from listings that
 //! began after `gc/n-1` had ended, and create-if-absent picks one of those who

@@ -18,10 +18,10 @@ use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
-use crate::index::{Location, PackRow, Segment, SegmentBuilder};
+use crate::index::{Location, PackRow, RecentPack, Segment, SegmentBuilder};
 use crate::layout::{self, Name};
 use crate::object;
-use crate::pack::{BLOCKS_START, Footer, PACK_MAX, TRAILER_LEN, footer_range, parse_footer, parse_header};
+use crate::pack::{Footer, PACK_MAX};
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
 use crate::store::Store;
@@ -31,9 +31,6 @@ const FOOTERS: usize = 8;
 
 /// Whole packs in memory at a time.
 const WHOLE: usize = 4;
-
-/// What is read from a pack's end: most footers fit.
-const TAIL: u64 = 64 << 10;
 
 /// Blobs of packs that the index doesn't know are gathered to a segment when they come to this many.
 const SPARE_BLOBS: u64 = 1 << 19;
@@ -302,28 +299,9 @@ impl Spare {
 /// Reads a pack's header and footer.
 async fn footer_seen(store: Store, keyring: Arc<Keyring>, id: ObjectId, length: u64) -> Result<Seen> {
     let mut seen = Seen::new(id, length);
-    seen.describe(read_description(&store, &keyring, id, length).await)?;
+    let read = RecentPack::read(id, length, &store, &keyring).await;
+    seen.describe(read.map(|RecentPack { row, footer, .. }| Description { row, footer }))?;
     Ok(seen)
-}
-
-async fn read_description(store: &Store, keyring: &Keyring, id: ObjectId, length: u64) -> Result<Description> {
-    let name = Name::Pack(id).to_string();
-    let tail_start = length.saturating_sub(TAIL);
-    let head = store.get_range(&name, 0..length.min(BLOCKS_START as u64));
-    let tail = store.get_range(&name, tail_start..length);
-    let (head, tail) = futures::try_join!(head, tail)?;
-    let (header, writer) = parse_header(&head, &name)?;
-    let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
-    let at = footer_range(length, trailer, &name)?;
-    let message = if at.range.start >= tail_start {
-        #[expect(clippy::cast_possible_truncation, reason = "within the tail")]
-        let (start, end) = ((at.range.start - tail_start) as usize, (at.range.end - tail_start) as usize);
-        tail.slice(start..end)
-    } else {
-        store.get_range(&name, at.range.clone()).await?
-    };
-    let footer = parse_footer(&at, message.into(), &header.opener(keyring, &name)?, &writer, &name)?;
-    Ok(Description { row: PackRow { id, generation: header.generation, salt: header.salt }, footer })
 }
 
 /// Reads all of a pack and verifies every byte.

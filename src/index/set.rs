@@ -4,7 +4,7 @@
 //! store and read by position, or in memory where there is none. A reader reads
 //! small segments whole and single pages of large ones.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -34,6 +34,9 @@ const BULK_MAX: u64 = 64 << 20;
 
 /// Segments fetched at a time.
 const CONCURRENCY: usize = 8;
+
+/// How often segments are listed again when some of them are gone before they could be read.
+const LISTINGS: usize = 5;
 
 /// Footers read at a time.
 const FOOTERS: usize = 32;
@@ -228,20 +231,92 @@ impl Index {
         let mut found = HashMap::with_capacity(ids.len());
         found.extend(ids.iter().filter_map(|id| Some((*id, self.find_recent(id)?))));
         let mut left: Arc<[BlobId]> = ids.iter().filter(|id| !found.contains_key(*id)).copied().collect();
-        for segment in self.segments() {
-            match find_in(&segment, Arc::clone(&left)).await {
-                Ok(hits) => found.extend(hits),
-                Err(Error::Corrupt { object, reason }) => {
-                    *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+        for refresh in [false, true] {
+            let mut gone = false;
+            for segment in self.segments() {
+                match find_in(&segment, Arc::clone(&left)).await {
+                    Ok(hits) => found.extend(hits),
+                    Err(Error::Corrupt { object, reason }) => {
+                        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+                    }
+                    Err(Error::NotFound { .. }) => gone = true,
+                    Err(error) => return Err(error),
                 }
-                Err(error) => return Err(error),
+                left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
+                if left.is_empty() {
+                    return Ok(found);
+                }
             }
-            left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
+            if !gone || refresh {
+                break;
+            }
+            self.refresh(Want::Bulk).await?;
+        }
+        Ok(found)
+    }
+
+    /// Whether each of `ids`, which are sorted, is in one of the packs that are `there`, according to segments other
+    /// than those to `leave_out`.
+    pub(crate) async fn are_told(
+        self: &Arc<Self>,
+        ids: Vec<BlobId>,
+        leave_out: &HashSet<ObjectId>,
+        there: &HashSet<ObjectId>,
+    ) -> Result<bool> {
+        self.ensure_listed().await?;
+        let mut left: Arc<[BlobId]> = ids.into();
+        for segment in self.segments().iter().filter(|segment| !leave_out.contains(segment.id())) {
             if left.is_empty() {
                 break;
             }
+            let hits = match find_in(segment, Arc::clone(&left)).await {
+                Ok(hits) => hits,
+                Err(Error::Corrupt { .. } | Error::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let told = hits.into_iter().filter(|(_, location)| there.contains(&location.pack.id));
+            let told: HashSet<BlobId> = told.map(|(id, _)| id).collect();
+            left = left.iter().filter(|id| !told.contains(*id)).copied().collect();
         }
-        Ok(found)
+        Ok(left.is_empty())
+    }
+
+    /// The blobs that a segment says are in packs that are `there`, sorted; nothing if it isn't known any more.
+    pub(crate) async fn blobs_of_segment(
+        self: &Arc<Self>,
+        id: &ObjectId,
+        there: &HashSet<ObjectId>,
+    ) -> Result<Option<Vec<BlobId>>> {
+        let name = Name::Index(*id).to_string();
+        let length = match self.store.length(&name).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        let segment = match self.fetch(*id, length).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        let there = there.clone();
+        let blobs = cpu::start(move || {
+            let blobs = segment.entries().filter_map(|entry| match entry {
+                Ok((id, location)) => there.contains(&location.pack.id).then_some(Ok(id)),
+                Err(error) => Some(Err(error)),
+            });
+            blobs.collect::<Result<Vec<_>>>()
+        });
+        blobs.await.map(Some)
+    }
+
+    /// Forgets segments that were merged, in the cache as well.
+    pub(crate) fn forget_segments(&self, ids: &[ObjectId]) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            segments.remove(id);
+            if let Some(cache) = &self.cache {
+                // A copy that stays takes up room and does no harm.
+                drop(std::fs::remove_file(cache.join(id.to_string())));
+            }
+        }
     }
 
     /// The segments opened so far.
@@ -283,6 +358,17 @@ impl Index {
     }
 
     async fn load(&self, want: Want) -> Result<()> {
+        for _ in 1..LISTINGS {
+            match self.load_once(want).await {
+                // It was merged with others since it was listed.
+                Err(error) if error.is_not_found() => {}
+                other => return other,
+            }
+        }
+        self.load_once(want).await
+    }
+
+    async fn load_once(&self, want: Want) -> Result<()> {
         let mut wanted = BTreeMap::new();
         for Listed { name, length } in self.store.list(layout::INDEX).await? {
             if let Some(Name::Index(id)) = Name::parse(&name) {
