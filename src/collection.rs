@@ -122,14 +122,15 @@ impl Collections {
     }
 }
 
-/// What a writer that has registered must not rely on: one listing, and one read while a collection is open.
-pub(crate) async fn condemned(store: &Store, keyring: &Arc<Keyring>) -> Result<Condemned> {
+/// The number of the last collection, and what a writer that has registered must not rely on: one listing, and one read
+/// while a collection is open.
+pub(crate) async fn condemned(store: &Store, keyring: &Arc<Keyring>) -> Result<(u64, Condemned)> {
     match standing(store).await? {
-        Standing::Idle(_) => Ok(Condemned::default()),
+        Standing::Idle(number) => Ok((number, Condemned::default())),
         Standing::Open(number) => match read(store, keyring, number).await {
-            Ok(plan) => Ok(Condemned::new(plan.packs)),
+            Ok(plan) => Ok((number, Condemned::new(plan.packs))),
             // It ended, and a later one tidied it away: what it condemned is gone, and isn't listed any more.
-            Err(error) if error.is_not_found() => Ok(Condemned::default()),
+            Err(error) if error.is_not_found() => Ok((number, Condemned::default())),
             Err(error) => Err(error),
         },
     }

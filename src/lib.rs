@@ -27,7 +27,8 @@
 //! A module uses only what lies below it; a test holds that.
 //!
 //! ```text
-//! operations   backup restore writer check history keys read snapshots stats    each an `impl Repository`, over draft, merge
+//! operations   backup restore writer feed check history keys read snapshots stats: each an `impl Repository`, over
+//!              draft, merge
 //! repository   repository: opens and creates, owns the parts       over config, slot
 //! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
@@ -56,6 +57,7 @@ mod crypto;
 mod cutter;
 mod draft;
 mod error;
+mod feed;
 mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -92,6 +94,7 @@ pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timest
 pub use content::FileReader;
 pub use crypto::Secret;
 pub use error::{Error, Result};
+pub use feed::{Batch, Feed, FeedOptions, Receipt};
 pub use files::{FileTime, LinkGroup, Metadata, Posix};
 pub use history::{HistoryOptions, Revision};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};

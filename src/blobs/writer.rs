@@ -345,7 +345,16 @@ impl BlobWriter {
     /// Whether a blob lies in a pack that is known to exist.
     async fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
         let Some(location) = self.parts.index.find_local(id)? else { return Ok(false) };
-        self.evidence.vouches_for(&location.pack.id, &self.parts.store).await
+        let stored = self.evidence.vouches_for(&location.pack.id, &self.parts.store).await?;
+        // If no segment describes the pack, it may be that of another series, or of a commit that failed: what this
+        // writer makes must name it too.
+        if stored
+            && let Some(pack) = self.parts.index.recent(&location.pack.id)
+            && !self.adopted.contains(&pack)
+        {
+            self.adopted.push(pack);
+        }
+        Ok(stored)
     }
 
     /// Sends a block to be compressed, and takes in what is ready where too much is under way.

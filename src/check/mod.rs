@@ -123,12 +123,12 @@ impl Repository {
         self.check_unknown(&mut findings).await?;
 
         let segments = Arc::new(self.check_segments(&mut findings).await?);
-        let packs = self.check_packs(&segments, options, &mut findings, &mut report, &progress).await?;
+        let named = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
+        let packs = self.check_packs(&segments, &named, options, &mut findings, &mut report, &progress).await?;
         progress.phase(Phase::CheckingStructure);
         report.snapshots = snapshots.len() as u64;
         report.segments = segments.list.len() as u64;
         let unindexed = packs.unindexed.clone();
-        let named = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
         let survey = Arc::new(Survey::new(self, segments, packs, named));
 
         let mut trees = Trees::new(survey, &snapshots, findings, progress);

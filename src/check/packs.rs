@@ -52,7 +52,7 @@ pub(super) struct Packs {
     pub(super) states: HashMap<ObjectId, PackState>,
     /// Packs some of whose blobs no segment knows.
     pub(super) unindexed: Vec<ObjectId>,
-    /// Where those blobs are, by their packs' footers.
+    /// Where those blobs are, by their packs' footers; first by those of packs that records name.
     pub(super) spare: Vec<Segment>,
 }
 
@@ -156,6 +156,7 @@ impl Repository {
     pub(super) async fn check_packs(
         &self,
         segments: &Arc<Segments>,
+        named: &HashSet<ObjectId>,
         options: &CheckOptions,
         findings: &mut Findings,
         report: &mut CheckReport,
@@ -168,8 +169,8 @@ impl Repository {
         let (whole, footers): (Vec<_>, Vec<_>) = listed.iter().partition(|(id, _)| whole.contains(id));
         report.pack_bytes = listed.iter().map(|(_, length)| length).sum();
 
-        let mut collect =
-            Collect { segments, findings, report, progress, packs: Packs::default(), spare: Spare::new(self) };
+        let (packs, spare) = (Packs::default(), [Spare::new(self), Spare::new(self)]);
+        let mut collect = Collect { segments, named, findings, report, progress, packs, spare };
         progress.expect(footers.len() as u64, 0);
         let seen = |(id, length)| footer_seen(self.store().clone(), Arc::clone(self.keyring()), id, length);
         let mut seen = futures::stream::iter(footers).map(seen).buffer_unordered(FOOTERS);
@@ -213,11 +214,13 @@ fn name_missing(segments: &Segments, packs: &Packs, findings: &mut Findings) {
 /// Takes in what is seen of packs.
 struct Collect<'a> {
     segments: &'a Arc<Segments>,
+    named: &'a HashSet<ObjectId>,
     findings: &'a mut Findings,
     report: &'a mut CheckReport,
     progress: &'a Arc<dyn Progress>,
     packs: Packs,
-    spare: Spare,
+    /// Of packs that records name, and of others.
+    spare: [Spare; 2],
 }
 
 impl Collect<'_> {
@@ -237,15 +240,20 @@ impl Collect<'_> {
             self.report.blobs += blobs;
             if seen.unknown > 0 {
                 self.packs.unindexed.push(seen.id);
-                self.spare.add(row, &footer, blobs)?;
+                let [of_named, of_others] = &mut self.spare;
+                let spare = if self.named.contains(&seen.id) { of_named } else { of_others };
+                spare.add(row, &footer, blobs)?;
             }
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<Packs> {
-        self.spare.seal()?;
-        self.packs.spare = self.spare.segments;
+        // A commit that failed leaves packs that have blobs in common with those of one that was made.
+        for mut spare in self.spare {
+            spare.seal()?;
+            self.packs.spare.append(&mut spare.segments);
+        }
         Ok(self.packs)
     }
 }

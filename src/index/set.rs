@@ -177,6 +177,12 @@ impl Index {
         packs.into_iter().for_each(|pack| recent.gone(pack));
     }
 
+    /// How a record names a pack that no segment describes and whose footer was read.
+    pub(crate) fn recent(&self, pack: &ObjectId) -> Option<PackRef> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner).get(pack);
+        recent.map(|recent| recent.pack)
+    }
+
     /// Whether a pack was merged, as far as is known here.
     pub(crate) fn is_gone(&self, pack: &ObjectId) -> bool {
         self.recent.read().unwrap_or_else(PoisonError::into_inner).is_gone(pack)
