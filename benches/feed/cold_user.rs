@@ -44,7 +44,7 @@ async fn measure(settings: &Settings, count: u64) {
     );
     // At a moment in the middle, a user whose photo was added before it.
     let middle = snapshots.len() / 2;
-    let (_, user) = photos.iter().copied().filter(|(commit, _)| *commit <= middle).next_back().unwrap_or((0, 0));
+    let (_, user) = photos.iter().copied().rfind(|(commit, _)| *commit <= middle).unwrap_or((0, 0));
     let snapshot = &snapshots[middle];
     let store = TracingStore::new(place.store(), settings.latency);
 
