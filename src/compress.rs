@@ -13,6 +13,15 @@ use crate::error::{Error, Result};
 /// zstd levels that callers may ask for.
 pub(crate) const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
 
+/// Refuses a level that callers may not ask for.
+pub(crate) fn check_level(level: i32) -> Result<()> {
+    if LEVELS.contains(&level) {
+        return Ok(());
+    }
+    let reason = format!("it must be from {} to {}", LEVELS.start(), LEVELS.end());
+    Err(Error::invalid(format!("compression level {level}"), reason))
+}
+
 /// The first look at a chunk samples this much of it, the second this much more.
 const GLANCE_LEN: usize = 2 << 10;
 const PROBE_LEN: usize = 16 << 10;

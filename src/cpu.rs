@@ -47,6 +47,17 @@ pub(crate) async fn apart<T: Send + 'static>(work: impl Future<Output = Result<T
     }
 }
 
+/// Runs `work` as a task of its own, which goes on to its end even if the caller is dropped.
+///
+/// For what may not be left half done, such as a step on state that outlives the call.
+pub(crate) async fn to_the_end<T: Send + 'static>(work: impl Future<Output = Result<T>> + Send + 'static) -> Result<T> {
+    match tokio::spawn(work).await {
+        Ok(outcome) => outcome,
+        Err(error) if error.is_panic() => Err(panicked(&*error.into_panic())),
+        Err(error) => Err(Error::worker(error)),
+    }
+}
+
 /// What a panic said, as an error.
 pub(crate) fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
     let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));

@@ -31,6 +31,21 @@ pub enum Error {
         reason: String,
     },
 
+    /// Another writer committed first and changed some of the same paths.
+    #[error(
+        "{series}#{number} was committed meanwhile and changed some of the same paths ({}); take a new writer, which \
+         starts from it, and make the changes again",
+        paths.join(", ")
+    )]
+    Overlap {
+        /// The series.
+        series: String,
+        /// The number of the snapshot that is there.
+        number: u64,
+        /// The first of the paths.
+        paths: Vec<String>,
+    },
+
     /// A change was handed over, and whether it is committed is not known: it may be, now or later.
     #[error(
         "whether a change to series {series:?} is committed is not known: {reason}; it may be or come to be, \
@@ -137,7 +152,7 @@ impl Error {
 
     /// Whether another writer won; beginning again from the newest state may succeed.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Error::Conflict { .. })
+        matches!(self, Error::Conflict { .. } | Error::Overlap { .. })
     }
 
     /// Whether it is open if a change was or will be committed.

@@ -39,7 +39,7 @@ use crate::store::Created;
 const AHEAD_MAX: i64 = 24 * 60 * 60;
 
 /// How many numbers a commit contends for before it gives up.
-const CONTESTS: u32 = 16;
+pub(crate) const CONTESTS: u32 = 16;
 
 /// What a registration says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]

@@ -125,13 +125,7 @@ impl BackupOptions {
 
     fn validate(&self) -> Result<()> {
         validate_series(&self.series)?;
-        if !compress::LEVELS.contains(&self.compression_level) {
-            return Err(Error::invalid(
-                format!("compression level {}", self.compression_level),
-                format!("it must be from {} to {}", compress::LEVELS.start(), compress::LEVELS.end()),
-            ));
-        }
-        Ok(())
+        compress::check_level(self.compression_level)
     }
 
     fn write_options(&self) -> WriteOptions {

@@ -219,7 +219,9 @@ impl BlobWriter {
     /// Those that were merged since are left out: a segment describes what was in them.
     pub(crate) fn adopt(&mut self, packs: &[PackRef]) {
         self.parts.index.name_recent(packs);
-        self.adopted.extend(packs.iter().filter(|pack| !self.parts.index.is_gone(&pack.id)));
+        let new = |pack: &&PackRef| !self.adopted.contains(pack) && !self.parts.index.is_gone(&pack.id);
+        let new: Vec<_> = packs.iter().filter(new).copied().collect();
+        self.adopted.extend(new);
     }
 
     /// What has been stored so far; blobs still on their way are counted, their packs aren't.

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::io::AsyncRead;
 
 use crate::cutter::{Cut, CutStream, Cutter, Step};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files::Metadata;
 use crate::repository::Repository;
 use crate::tree::{Entry, EntryKind, Payload};
@@ -33,7 +33,7 @@ pub(crate) struct Intake<R> {
 /// The entry of a content and metadata that are small enough to stand in it; nothing if they aren't.
 ///
 /// # Errors
-/// [`Error::Invalid`] for metadata that can't be stored.
+/// `Invalid` for metadata that can't be stored.
 pub(crate) fn inline(repository: &Repository, content: &[u8], metadata: &Metadata) -> Result<Option<Entry>> {
     let metadata = metadata.encode()?;
     let inline_max = repository.splitter().parameters().inline_max as usize;
@@ -49,7 +49,7 @@ impl<R: AsyncRead + Send + Unpin> Intake<R> {
     /// Takes what `content` yields; `name` is what errors call it.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for metadata that can't be stored.
+    /// `Invalid` for metadata that can't be stored.
     pub(crate) fn new(repository: &Repository, name: impl ToString, content: R, metadata: &Metadata) -> Result<Self> {
         let cutter = || Cutter::new(repository.chunker(), repository.keyring(), repository.splitter(), false);
         let encoded = metadata.encode()?;

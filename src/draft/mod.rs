@@ -36,7 +36,7 @@ use crate::blobs::{BlobWriter, NodeBuffer, Treatment, WriteStats};
 use crate::cpu;
 use crate::draft::merge::merged;
 use crate::draft::pending::Pending;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::pack::BlockKind;
 use crate::repository::Repository;
 use crate::snapshot::{Snapshot, SnapshotStats};
@@ -63,9 +63,10 @@ pub(crate) struct Draft {
 impl Draft {
     /// No changes yet to the tree of `parent`, or to the empty tree.
     pub(crate) fn new(repository: &Repository, parent: Option<&Snapshot>) -> Self {
-        let base = parent.map(|parent| Root { id: parent.root, entries: parent.entries });
-        let reader = parent.map_or(repository.reader(), |parent| repository.reader_of(parent));
-        Self::on(repository, base, FreshNodes::new(reader))
+        if let Some(parent) = parent {
+            repository.reader_of(parent);
+        }
+        Self::on(repository, parent.map(root_of), FreshNodes::new(repository.reader()))
     }
 
     fn on(repository: &Repository, base: Option<Root>, nodes: FreshNodes) -> Self {
@@ -82,7 +83,7 @@ impl Draft {
     /// Puts an entry at `key`, in place of what is there. What lies below it stays.
     ///
     /// # Errors
-    /// [`Error::Invalid`] for an entry that a tree can't hold; nothing changes then.
+    /// `Invalid` for an entry that a tree can't hold; nothing changes then.
     pub(crate) fn put(&mut self, key: Key, entry: Entry) -> Result<()> {
         let length = tree::check(&key, &entry)?;
         self.pending.put(key, entry, length);
@@ -102,11 +103,6 @@ impl Draft {
     /// What the pending changes take up, roughly. From [`PORTION`] on they should be applied.
     pub(crate) fn pending_bytes(&self) -> usize {
         self.pending.bytes()
-    }
-
-    /// Whether nothing is pending and the tree is the base.
-    pub(crate) fn is_unchanged(&self) -> bool {
-        self.pending.is_empty() && self.root == self.base
     }
 
     /// The entry at `key` as of this call.
@@ -134,7 +130,7 @@ impl Draft {
     /// Moves what is at and below `from` to `to`; how many entries that is.
     ///
     /// # Errors
-    /// [`Error::Invalid`] if a key would be too long, or one of the two lies in the other; [`Error::Conflict`] if
+    /// `Invalid` if a key would be too long, or one of the two lies in the other; `Conflict` if
     /// something is at or below `to`. Nothing changes then.
     pub(crate) async fn rename_prefix(&mut self, from: &Key, to: &Key, blobs: &mut BlobWriter) -> Result<u64> {
         merge::rename_prefix(self, from, to, blobs).await
@@ -198,7 +194,7 @@ impl Draft {
     ///
     /// The keys at which both changed something, each its own way, are returned, the first few of them, and then
     /// nothing changed; so is a key that `onto` changed at or below a prefix that was removed here. If there are none
-    /// the base is now `onto`.
+    /// the base is now `onto`, whose packs `blobs` has adopted.
     ///
     /// # Errors
     /// As of [`Self::apply`].
@@ -222,6 +218,11 @@ impl Draft {
             ..SnapshotStats::default()
         }
     }
+}
+
+/// The root of a snapshot's tree.
+fn root_of(snapshot: &Snapshot) -> Root {
+    Root { id: snapshot.root, entries: snapshot.entries }
 }
 
 fn entries(root: Option<Root>) -> u64 {

@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 
 use crate::blobs::{BlobWriter, NodeBuffer};
 use crate::draft::pending::covering;
-use crate::draft::{Draft, PORTION};
+use crate::draft::{Draft, PORTION, root_of};
 use crate::error::Result;
 use crate::id::BlobId;
 use crate::snapshot::Snapshot;
@@ -24,7 +24,11 @@ const NAMED: usize = 10;
 
 /// See [`Draft::rebase`].
 pub(super) async fn rebase(draft: &mut Draft, onto: Option<&Snapshot>, blobs: &mut BlobWriter) -> Result<Vec<Key>> {
-    let onto = onto.map(|snapshot| Root { id: snapshot.root, entries: snapshot.entries });
+    if let Some(snapshot) = onto {
+        draft.repository.reader_of(snapshot);
+        blobs.adopt(&snapshot.stored.packs);
+    }
+    let onto = onto.map(root_of);
     let ours = draft.apply(blobs).await?;
     if onto == draft.base {
         return Ok(Vec::new());
