@@ -18,6 +18,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A server that runs hands each change to a [`Feed`] and awaits that it is committed: see [`embedding`], the guide.
+//!
 //! Operations are futures on a Tokio runtime. Dropping one stops it; nothing of it is visible before its commit.
 //! They report to a [`Progress`], and what goes wrong with single files is in their reports, not an [`Error`].
 //! Cloud stores are behind the cargo features `aws`, `gcp` and `azure`.
@@ -38,6 +40,9 @@
 //!
 //! Every stored byte, what may be relied on with several writers, and what an onlooker can learn are described in
 //! `docs/format.md`; `docs/reader.py` is an independent reader of it.
+
+#[doc = include_str!("../docs/embedding.md")]
+pub mod embedding {}
 
 mod backup;
 #[cfg(feature = "bench")]

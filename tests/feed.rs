@@ -3,6 +3,9 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod common;
+#[path = "../examples/change_feed.rs"]
+#[allow(dead_code, reason = "its main function isn't run")]
+mod example;
 mod helpers;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -900,7 +903,59 @@ async fn a_commit_asks_for_little() {
     let receipts = futures::future::join_all(some).await;
     assert!(receipts.len() == 10 && receipts.iter().all(|receipt| receipt.as_ref().unwrap().number > 1));
     let counts = counting.take();
-    println!("{:?}", counts.log);
-    assert_eq!(counts.under(Kind::Put, "packs/"), 1);
-    assert_eq!(counts.under(Kind::Put, "snapshots/"), 1);
+    let (packs, records) = (counts.under(Kind::Put, "packs/"), counts.under(Kind::Put, "snapshots/"));
+    assert_eq!((packs, records, counts.total()), (1, 1, 2), "{:?}", counts.log);
+    assert!(counts.bytes_written < 10 * (16 << 10), "{} bytes", counts.bytes_written);
+}
+
+#[tokio::test]
+async fn the_example_runs_and_goes_on() {
+    let place = tempfile::tempdir().unwrap();
+    for round in 1..=2 {
+        example::run(&place.path().join("repository")).await.unwrap();
+        let secret = backstop::Secret::passphrase("only for this example");
+        let options = OpenOptions::default();
+        let repository = Repository::open(place.path().join("repository"), &secret, options).await.unwrap();
+        let last = repository.find(&Selector::LatestOf { series: SERIES.to_owned() }).await.unwrap();
+        assert_eq!((last.entries, last.position.as_deref()), (200, Some(b"lsn 0/16B3748".as_slice())));
+        assert!(last.number >= 2 * round);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_carries_the_last_position_that_was_given() {
+    pace();
+    let store = memory();
+    let repository = create(&store).await;
+    let feed = feed(&repository).await;
+    let at = |path: &str, position: Option<&str>| {
+        let (feed, mut batch) = (feed.clone(), Batch::new());
+        batch.put(&key(path), "x", &plain());
+        if let Some(position) = position {
+            batch.at_position(position.to_owned());
+        }
+        async move { feed.apply(batch).await.unwrap().number }
+    };
+    let position_of = async |number: u64| {
+        let selector = Selector::Number { series: SERIES.to_owned(), number };
+        let position = repository.find(&selector).await.unwrap().position;
+        position.map(|position| String::from_utf8(position).unwrap())
+    };
+    assert_eq!(position_of(at("a", None).await).await, None);
+    // Of three in one commit, in the order in which they were taken.
+    let three = futures::join!(at("b", Some("1")), at("c", Some("2")), at("d", None));
+    assert_eq!(three, (2, 2, 2));
+    assert_eq!(position_of(2).await.as_deref(), Some("2"));
+    assert_eq!(position_of(put(&feed, "e", "x").await.unwrap().number).await.as_deref(), Some("2"));
+    let mut position_alone = Batch::new();
+    position_alone.at_position("3");
+    let receipt = feed.apply(position_alone).await.unwrap();
+    assert_eq!(position_of(receipt.number).await.as_deref(), Some("3"));
+    feed.close().await.unwrap();
+    // Another feed goes on with it.
+    let feed = self::feed(&open(&store).await).await;
+    assert_eq!(feed.snapshot().unwrap().position.as_deref(), Some(b"3".as_slice()));
+    assert_eq!(position_of(put(&feed, "f", "x").await.unwrap().number).await.as_deref(), Some("3"));
+    let last = feed.close().await.unwrap().unwrap();
+    assert_eq!((last.number, last.entries), (5, 6));
 }
