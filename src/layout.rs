@@ -6,6 +6,7 @@
 //! packs/<2 hex>/<64 hex>                 the two digits repeat the id's first byte
 //! index/<64 hex>
 //! writers/<32 hex>
+//! gc/<n>, gc/<n>-ended                   n in 15 digits
 //! snapshots/<32 hex>/<b>-<s>/<n>-<t>     b: n / 1000 in 12 digits; n in 15 digits;
 //!                                        t: the time of n-1, s: that of 1000 b - 1, in 16 hex digits
 //! ```
@@ -45,6 +46,9 @@ pub(crate) const KEPT: &str = "kept";
 /// The prefix of collections.
 pub(crate) const COLLECTIONS: &str = "gc";
 
+/// What the name of a collection's end ends with.
+const ENDED: &str = "-ended";
+
 /// An object of the repository, by what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Name {
@@ -54,6 +58,10 @@ pub(crate) enum Name {
     Index(ObjectId),
     Writer(WriterId),
     Snapshot(SnapshotName),
+    /// What a collection is about to delete.
+    Collection(u64),
+    /// That it has done so.
+    CollectionEnd(u64),
 }
 
 /// Where a snapshot record lies.
@@ -101,6 +109,10 @@ impl Name {
             (PACKS, Some(_)) => Name::Pack(ObjectId::parse(parts.next()?)?),
             (INDEX, Some(id)) => Name::Index(ObjectId::parse(id)?),
             (WRITERS, Some(id)) => Name::Writer(WriterId::parse(id)?),
+            (COLLECTIONS, Some(number)) => match number.strip_suffix(ENDED) {
+                Some(number) => Name::CollectionEnd(parse_number(number)?),
+                None => Name::Collection(parse_number(number)?),
+            },
             (SNAPSHOTS, Some(tag)) => {
                 let ((_, bucket), (number, previous)) =
                     (parse_numbered(parts.next()?)?, parse_numbered(parts.next()?)?);
@@ -123,11 +135,18 @@ impl fmt::Display for Name {
             Name::Pack(id) => write!(f, "{PACKS}/{:02x}/{id}", id.as_bytes()[0]),
             Name::Index(id) => write!(f, "{INDEX}/{id}"),
             Name::Writer(id) => write!(f, "{WRITERS}/{id}"),
+            Name::Collection(number) => write!(f, "{COLLECTIONS}/{number:015}"),
+            Name::CollectionEnd(number) => write!(f, "{COLLECTIONS}/{number:015}{ENDED}"),
             Name::Snapshot(SnapshotName { tag, number, bucket, previous }) => {
                 write!(f, "{}/{number:015}-{:016x}", bucket_prefix(tag, number / BUCKET, *bucket), previous.as_nanos())
             }
         }
     }
+}
+
+/// Reads the number of a sequence, however many digits it has.
+fn parse_number(text: &str) -> Option<u64> {
+    text.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number))
 }
 
 /// Reads a number and a time, however many digits they have.
@@ -177,6 +196,8 @@ mod tests {
             id.clone().prop_map(Name::Pack),
             id.prop_map(Name::Index),
             any::<[u8; 16]>().prop_map(|id| Name::Writer(WriterId::new(id))),
+            (1..=NUMBER_MAX).prop_map(Name::Collection),
+            (1..=NUMBER_MAX).prop_map(Name::CollectionEnd),
             (any::<[u8; 16]>(), 1..=NUMBER_MAX, 0..=i64::MAX, 0..=i64::MAX).prop_map(|(tag, number, before, nanos)| {
                 Name::Snapshot(SnapshotName {
                     tag: SeriesTag::new(tag),
@@ -232,6 +253,10 @@ mod tests {
             &pack.to_uppercase(),
             &format!("{pack}/x"),
             &format!("/{pack}"),
+            "gc/000000000000000",
+            "gc/1",
+            "gc/000000000000001-",
+            "gc/000000000000001-ended-ended",
             "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/000000000000000-0000000000000000",
             "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/00000000000001-0000000000000000",
             "snapshots/00000000000000000000000000000000/000000000001-0000000000000000/000000000000001-0000000000000000",

@@ -27,7 +27,8 @@
 //! A module uses only what lies below it; a test holds that.
 //!
 //! ```text
-//! operations   backup restore writer check keys read snapshots stats      each an `impl Repository`, over draft
+//! operations   backup restore writer check history keys read snapshots stats
+//!                                                                   each an `impl Repository`, over draft
 //! repository   repository: opens and creates, owns the parts       over config, slot
 //! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
@@ -47,6 +48,7 @@ mod check;
 mod chunker;
 mod clock;
 mod codec;
+mod collection;
 mod compress;
 mod config;
 mod content;
@@ -59,6 +61,7 @@ mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod history;
 mod id;
 mod index;
 mod keys;
@@ -90,13 +93,14 @@ pub use content::FileReader;
 pub use crypto::Secret;
 pub use error::{Error, Result};
 pub use files::{FileTime, LinkGroup, Metadata, Posix};
+pub use history::{HistoryOptions, Revision};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use progress::{NoProgress, Phase, Progress};
 pub use registration::WriterMode;
 pub use repository::{CreateOptions, OpenOptions, Repository};
 pub use restore::{RestoreOptions, RestoreReport};
 pub use slot::{KeyKind, KeySlot};
-pub use snapshot::{Failure, Snapshot, SnapshotStats};
+pub use snapshot::{Failure, Moment, Snapshot, SnapshotStats};
 pub use snapshots::Selector;
 pub use stats::{RepositoryStats, Usage};
 pub use store::Location;

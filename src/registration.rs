@@ -23,9 +23,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::blobs::Parts;
+use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
 use crate::codec::{Decode, Encode};
+use crate::collection::condemned;
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
 use crate::id::{RecordHash, SeriesTag, WriterId};
@@ -74,6 +75,8 @@ pub(crate) struct Registration {
     parent: Option<Snapshot>,
     /// A commit that was issued and isn't known to have landed or to have lost.
     issued: Option<(SnapshotName, Bytes)>,
+    /// What an open collection has condemned, as read after registering.
+    condemned: Condemned,
     /// Whether another writer took the number, so that nothing may be created before a renewal.
     lost: bool,
 }
@@ -101,6 +104,7 @@ impl Registration {
             tip: None,
             parent: None,
             issued: None,
+            condemned: Condemned::default(),
             lost: false,
         };
         writer.register().await?;
@@ -115,6 +119,11 @@ impl Registration {
     /// The newest snapshot of the series when the writer registered, renewed or last committed.
     pub(crate) fn parent(&self) -> Option<Snapshot> {
         self.parent.clone()
+    }
+
+    /// Packs that may be about to be deleted, so that nothing in them may be relied on.
+    pub(crate) fn condemned(&self) -> Condemned {
+        self.condemned.clone()
     }
 
     /// Whether a commit was issued and isn't settled: until it is, the registration stays and nothing else is committed.
@@ -162,13 +171,10 @@ impl Registration {
 
     /// Reads the collections, then what still counts, then the parent: in this order, after registering.
     async fn read_after_registering(&mut self, tip: Option<SnapshotName>) -> Result<()> {
-        for prefix in [layout::COLLECTIONS.to_owned(), layout::kept_prefix(&self.tag)] {
-            if let Some(found) = self.parts.store.list(&prefix).await?.first() {
-                return Err(Error::unsupported(
-                    &found.name,
-                    "this build doesn't know what was collected; use a newer one",
-                ));
-            }
+        self.condemned = condemned(&self.parts.store, &self.parts.keyring).await?;
+        if let Some(found) = self.parts.store.list(&layout::kept_prefix(&self.tag)).await?.first() {
+            let reason = "this build doesn't know which snapshots still count; use a newer one";
+            return Err(Error::unsupported(&found.name, reason));
         }
         let Some(name) = tip else {
             (self.tip, self.parent, self.lost) = (None, None, false);

@@ -10,6 +10,8 @@
 //! Invariant: numbers are handed out without gaps, and times increase with
 //! them, however the clocks of the writers stand.
 
+mod walk;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
@@ -25,6 +27,9 @@ use crate::id::{BlobId, RecordHash, SeriesTag};
 use crate::layout::{self, Name, SnapshotName};
 use crate::object;
 use crate::store::Store;
+
+pub use walk::Moment;
+pub(crate) use walk::Walk;
 
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
@@ -270,22 +275,18 @@ impl Timelines {
     ///
     /// Two listings and one read, unless tombstones are in the way.
     pub(crate) async fn latest(&self, tag: &SeriesTag, time: Option<Timestamp>) -> Result<Option<Snapshot>> {
-        let limit = time.unwrap_or(Timestamp::from_nanos(i64::MAX));
-        // A bucket's first record is later than the one before the bucket, whose time the bucket's name gives.
-        let buckets = self.buckets(tag).await?.into_iter().filter(|(_, before)| *before < limit);
-        for bucket in buckets.rev() {
-            let names = self.names_in(tag, bucket).await?;
-            // Likewise a record whose predecessor isn't before the limit lies after it.
-            for name in names.into_iter().rev().filter(|name| name.previous < limit) {
-                let placed = self.read(&name).await?;
-                if placed.record.time <= limit
-                    && let Some(snapshot) = placed.into_snapshot()
-                {
-                    return Ok(Some(snapshot));
-                }
+        let mut walk = self.walk(tag, time.map(Moment::Time), None);
+        while let Some(placed) = walk.next(1).await? {
+            if let Some(snapshot) = placed.into_snapshot() {
+                return Ok(Some(snapshot));
             }
         }
         Ok(None)
+    }
+
+    /// Goes back through a series from `until`, or from its end, in order to stop once it has come to `from`.
+    pub(crate) fn walk(&self, tag: &SeriesTag, until: Option<Moment>, from: Option<Moment>) -> Walk {
+        Walk::new(self.clone(), *tag, until, from)
     }
 
     /// Snapshot `number` of a series.

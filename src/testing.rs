@@ -2,6 +2,7 @@
 
 #[path = "../tests/common/random.rs"]
 mod random;
+pub(crate) mod series;
 #[path = "../tests/common/stores.rs"]
 pub(crate) mod stores;
 

@@ -270,7 +270,7 @@ fn what_fails_says_why_and_what_to_do() {
 #[test]
 fn wrong_usage_ends_with_2() {
     let setting = Setting::new();
-    let lines: [&[&str]; 10] = [
+    let lines: [&[&str]; 15] = [
         &[],
         &["frobnicate"],
         &["backup"],
@@ -278,6 +278,11 @@ fn wrong_usage_ends_with_2() {
         &["ls", "nothing"],
         &["cat", "latest"],
         &["diff", "latest", "latest:x"],
+        &["diff", "latest", "latest", "/"],
+        &["history", "default"],
+        &["history", "default", "/"],
+        &["history", "default", "a", "--limit", "0"],
+        &["history", "default", "a", "--from", "yesterday"],
         &["check", "--read-data=0"],
         &["backup", "source", "--tag", "x"],
         &["--key-file", "key", "--passphrase-file", "key", "stats"],
@@ -366,6 +371,76 @@ fn snapshots_are_found_by_time() {
     let shown = format!("{day} {}", &clock[..8]);
     assert!(setting.succeed(&["snapshots"]).contains(&shown));
     setting.succeed(&["cat", &format!("default@{shown}:source/a")]);
+}
+
+#[test]
+fn differences_are_shown_for_a_part() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    fs::write(setting.path("source/a"), "longer than before\n").unwrap();
+    fs::write(setting.path("source/sub/new"), "new\n").unwrap();
+    fs::remove_file(setting.path("source/sub/b")).unwrap();
+    fs::remove_file(setting.path("source/link")).unwrap();
+    fs::write(setting.path("source/link"), "").unwrap();
+    setting.succeed(&["backup", "source"]);
+
+    let lines = setting.succeed(&["-q", "diff", "default#1", "default#2"]);
+    let of_sources: Vec<_> = lines.lines().filter(|line| !line.starts_with('m')).collect();
+    assert_eq!(of_sources, ["M  source/a", "T  source/link", "-  source/sub/b", "+  source/sub/new"]);
+    let lines = setting.succeed(&["-q", "diff", "default#1", "default#2", "/source/sub"]);
+    assert_eq!(lines, "m  source/sub\n-  source/sub/b\n+  source/sub/new\n");
+    let lines = setting.succeed(&["-v", "diff", "default#1", "default#2", "source/a"]);
+    assert!(lines.starts_with("M  source/a  (6 B, now 19 B)\n"), "{lines}");
+    let changes = setting.objects(&["diff", "default#2", "default#1", "source/sub/new"]);
+    assert_eq!((&changes[0]["change"], &changes[0]["old"]["size"]), (&"removed".into(), &4.into()));
+    assert_eq!((changes.len(), &changes[0]["new"]), (1, &Value::Null));
+
+    let same = setting.succeed(&["diff", "default#2", "latest", "source/a"]);
+    assert_eq!(same, "default#2 to default#2: no difference\n");
+    assert_eq!(setting.objects(&["diff", "default#2", "latest"]), [] as [Value; 0]);
+    let missing = setting.fail(&["diff", "default#1", "default#2", "source/nothing"], 1);
+    assert!(missing.contains("neither in default#1 nor in default#2"), "{missing}");
+}
+
+#[test]
+fn the_history_of_a_path_is_shown_newest_first() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    fs::write(setting.path("source/a"), "again\n").unwrap();
+    setting.succeed(&["backup", "source"]);
+    fs::write(setting.path("source/sub/b"), "other\n").unwrap();
+    setting.succeed(&["backup", "source"]);
+    fs::remove_file(setting.path("source/a")).unwrap();
+    setting.succeed(&["backup", "source"]);
+    let times: Vec<_> = setting.objects(&["snapshots"]).iter().map(|snapshot| snapshot["time"].clone()).collect();
+
+    let lines = setting.succeed(&["-q", "history", "default", "/source/a"]);
+    let shown: Vec<_> = lines.lines().map(|line| line.split_at(21).1).collect();
+    assert_eq!(shown, ["default#4  -  source/a", "default#2  M  source/a", "default#1  +  source/a"]);
+    let day_of = |time: &Value| time.as_str().unwrap().split('T').next().unwrap().to_owned();
+    let (first_day, day) = (&day_of(&times[0]), &day_of(&times[3]));
+    assert!(lines.lines().all(|line| line.starts_with("20")) && lines.starts_with(day), "{lines}");
+    let said = setting.succeed(&["history", "default", "source/sub/b"]);
+    assert!(said.ends_with("2 changes in 2 snapshots\n"), "{said}");
+
+    let changes = setting.objects(&["history", "default", "source/a", "--limit", "2"]);
+    let told: Vec<_> = changes.iter().map(|change| (&change["number"], &change["change"], &change["time"])).collect();
+    assert_eq!(told, [(&4.into(), &"removed".into(), &times[3]), (&2.into(), &"content".into(), &times[1])]);
+    assert_eq!((&changes[1]["type"], &changes[1]["snapshot"]), (&"change".into(), &"default#2".into()));
+    assert_eq!(changes[1]["new"]["size"], 6);
+
+    let numbers = |part: &[&str]| -> Vec<u64> {
+        let changes = setting.objects(&[&["history", "default", "source/a"], part].concat());
+        changes.iter().map(|change| change["number"].as_u64().unwrap()).collect()
+    };
+    assert_eq!(numbers(&["--from", "2", "--until", "3"]), [2]);
+    assert_eq!(numbers(&["--from", times[1].as_str().unwrap()]), [4, 2]);
+    assert_eq!(numbers(&["--until", times[2].as_str().unwrap()]), [2, 1]);
+    assert_eq!(numbers(&["--from", first_day, "--until", day]), [4, 2, 1]);
+    assert!(numbers(&["--from", "3", "--until", "3"]).is_empty());
+    assert!(setting.fail(&["history", "default", "source/nothing"], 1).contains("in no snapshot of \"default\""));
+    assert!(setting.fail(&["history", "unknown", "source/a"], 1).contains("backstop snapshots"));
+    assert!(setting.fail(&["history", "a#b", "source/a"], 1).contains("a name has"));
 }
 
 #[test]

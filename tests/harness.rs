@@ -12,7 +12,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::{
-    CountingStore, Fault, FaultyStore, Kind, OverwritingStore, Reply, S3Server, SlowStore, compare_trees, make_tree,
+    CountingStore, Fault, FaultyStore, Kind, OverwritingStore, Reply, S3Server, SlowStore, TracingStore, compare_trees,
+    make_tree,
 };
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
@@ -176,6 +177,53 @@ async fn the_slow_store_tells_how_many_requests_follow_one_another() {
     let (one, two) = futures::join!(create(&store, "b", ""), create(&store, "c", ""));
     one.and(two).unwrap();
     assert_eq!(begin.elapsed().as_millis() / 50, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_tracing_store_tells_the_longest_chain() {
+    let latency = Duration::from_millis(50);
+    let store = TracingStore::new(memory(), latency);
+    create(&store, "a/0", "12345").await.unwrap();
+    // Three at once, of which one goes on twice: first with a failure, then with a listing of one page.
+    let long = async {
+        create(&store, "a/1", "x").await.unwrap();
+        create(&store, "a/1", "y").await.unwrap_err();
+        store.list(None).try_collect::<Vec<_>>().await.unwrap();
+    };
+    futures::join!(long, get(&store), get(&store));
+    let trace = store.take();
+    assert_eq!((trace.round_trips(), trace.elapsed), (4, 4 * latency));
+    let chain: Vec<_> = trace.chain.iter().map(|(kind, _)| *kind).collect();
+    assert_eq!(chain.len(), 4, "{chain:?}");
+    assert_eq!((chain[0], chain[3]), (Kind::Put, Kind::List));
+    assert_eq!((trace.counts.total(), trace.counts.bytes_written, trace.counts.bytes_read), (6, 7, 10));
+    assert_eq!((store.take().counts.total(), store.take().chain.len()), (0, 0));
+
+    // Half a round trip apart: the chain goes by what was over, the time by what was waited for.
+    let late = async {
+        tokio::time::sleep(latency / 2).await;
+        store.head(&Name::from("a/0")).await.unwrap();
+        store.head(&Name::from("a/1")).await.unwrap();
+    };
+    futures::join!(late, get(&store), get(&store));
+    let trace = store.take();
+    assert_eq!((trace.chain.len(), trace.elapsed), (2, latency * 5 / 2));
+
+    // A call that is given up is over; each page of a listing is a round trip.
+    tokio::time::timeout(latency / 2, store.head(&Name::from("a/0"))).await.unwrap_err();
+    store.head(&Name::from("a/0")).await.unwrap();
+    assert_eq!(store.take().chain.len(), 2);
+    for number in 0..1_500 {
+        create(&store, &format!("b/{number}"), "").await.unwrap();
+    }
+    assert_eq!(store.take().chain.len(), 1_500);
+    store.list(Some(&Name::from("b"))).try_collect::<Vec<_>>().await.unwrap();
+    let trace = store.take();
+    assert_eq!((trace.chain.len(), trace.round_trips()), (2, 2));
+}
+
+async fn get(store: &TracingStore) {
+    content(store, "a/0").await;
 }
 
 /// Makes one tree twice, changes the second by `change`, and returns the differences.

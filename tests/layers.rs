@@ -17,13 +17,20 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     ("objects", &[&["store"], &["object"]]),
     (
         "structures",
-        &[&["pack", "tree"], &["index", "files"], &["blobs"], &["content", "cutter"], &["snapshot"], &["registration"]],
+        &[
+            &["pack", "tree"],
+            &["index", "files"],
+            &["blobs"],
+            &["content", "cutter"],
+            &["collection", "snapshot"],
+            &["registration"],
+        ],
     ),
     ("repository", &[&["config", "slot"], &["repository"]]),
     (
         "operations",
         &[
-            &["draft"],
+            &["draft", "merge"],
             &[
                 "backup",
                 "check",
@@ -31,6 +38,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
                 "drill",
                 "feed",
                 "gc",
+                "history",
                 "keys",
                 "read",
                 "repair",

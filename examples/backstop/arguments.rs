@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use backstop::Key;
+use backstop::{Key, Moment};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
@@ -80,6 +80,8 @@ pub(crate) enum Command {
     Cat(CatArguments),
     /// Lists what differs between two snapshots
     Diff(DiffArguments),
+    /// Lists what the snapshots of a series changed at and below a path, newest first
+    History(HistoryArguments),
     /// Restores a snapshot, or a part of it
     Restore(RestoreArguments),
     /// Verifies the repository
@@ -178,6 +180,31 @@ pub(crate) struct DiffArguments {
     /// The newer snapshot
     #[arg(value_name = "SNAPSHOT", value_parser = OsStringValueParser::new().try_map(Target::parse_snapshot))]
     pub(crate) new: Target,
+    /// Only what differs at and below this path
+    #[arg(value_name = "PATH", value_parser = OsStringValueParser::new().try_map(selector::parse_path))]
+    pub(crate) path: Option<Key>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct HistoryArguments {
+    /// The series
+    #[arg(value_name = "SERIES")]
+    pub(crate) series: String,
+    /// The path, in the snapshots
+    #[arg(value_name = "PATH", value_parser = OsStringValueParser::new().try_map(selector::parse_path))]
+    pub(crate) path: Key,
+
+    /// Shows so many snapshots that changed it
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: Option<u32>,
+
+    /// The oldest snapshot that is looked at: its number, or the first since a time
+    #[arg(long, value_name = "NUMBER|TIME", value_parser = selector::parse_from)]
+    pub(crate) from: Option<Moment>,
+
+    /// The newest snapshot that is looked at: its number, or the last until a time
+    #[arg(long, value_name = "NUMBER|TIME", value_parser = selector::parse_until)]
+    pub(crate) until: Option<Moment>,
 }
 
 #[derive(Debug, Args)]

@@ -64,6 +64,14 @@ pub(crate) fn visible(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
+/// Bytes that mean something to an application: as text where they are some, otherwise in hexadecimal.
+pub(crate) fn opaque(bytes: &[u8]) -> String {
+    match std::str::from_utf8(bytes) {
+        Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => text.to_owned(),
+        _ => bytes.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
+    }
+}
+
 /// Lines that are ours, with control characters in them escaped.
 pub(crate) fn visible_lines(text: &str) -> String {
     text.lines().map(visible).collect::<Vec<_>>().join("\n")
@@ -72,6 +80,13 @@ pub(crate) fn visible_lines(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_position_is_shown_as_text_or_in_hexadecimal() {
+        assert_eq!(opaque(b"0/16B3748"), "0/16B3748");
+        assert_eq!(opaque(&41u64.to_be_bytes()), "0x0000000000000029");
+        assert_eq!((opaque(b"\xff"), opaque(b""), opaque(b"a\n")), ("0xff".into(), "0x".into(), "0x610a".into()));
+    }
 
     #[test]
     fn sizes_have_three_digits() {

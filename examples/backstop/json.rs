@@ -65,7 +65,7 @@ pub(crate) fn backup(report: &BackupReport) -> Value {
 }
 
 pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
-    json!({
+    let mut value = json!({
         "type": "snapshot",
         "snapshot": snapshot.to_string(),
         "series": snapshot.series,
@@ -83,7 +83,12 @@ pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
         "partial": snapshot.is_partial(),
         "failures": snapshot.failure_count,
         "stats": snapshot_stats(&snapshot.stats),
-    })
+        "position": null,
+    });
+    if let (Some(object), Some(position)) = (value.as_object_mut(), &snapshot.position) {
+        bytes_field(object, "position", position);
+    }
+    value
 }
 
 fn snapshot_stats(stats: &SnapshotStats) -> Value {
@@ -135,9 +140,21 @@ fn posix_fields(object: &mut Map<String, Value>, posix: &Posix) {
 }
 
 pub(crate) fn change(change: &Change, difference: Difference) -> Value {
+    change_fields(Map::new(), change, difference)
+}
+
+/// A change with the snapshot that made it.
+pub(crate) fn revision(snapshot: &Snapshot, change: &Change, difference: Difference) -> Value {
+    let mut object = Map::new();
+    object.insert("snapshot".to_owned(), snapshot.to_string().into());
+    object.insert("number".to_owned(), snapshot.number.into());
+    object.insert("time".to_owned(), time(snapshot.time).into());
+    change_fields(object, change, difference)
+}
+
+fn change_fields(mut object: Map<String, Value>, change: &Change, difference: Difference) -> Value {
     let side =
         |entry: &Option<Entry>| entry.as_ref().map(|entry| json!({"kind": kind(entry.kind), "size": entry.size}));
-    let mut object = Map::new();
     object.insert("type".to_owned(), "change".into());
     object.insert("change".to_owned(), difference.name().into());
     bytes_field(&mut object, "path", &change.key.as_path_bytes());

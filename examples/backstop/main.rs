@@ -63,6 +63,7 @@ async fn run(arguments: Arguments) -> Result<Done, Trouble> {
         Command::Ls(arguments) => commands::ls(&global, &arguments, &mut output).await,
         Command::Cat(arguments) => commands::cat(&global, &arguments).await,
         Command::Diff(arguments) => commands::diff(&global, &arguments, &mut output).await,
+        Command::History(arguments) => commands::history(&global, &arguments, &mut output).await,
         Command::Restore(arguments) => commands::restore(&global, &arguments, &mut output).await,
         Command::Check(arguments) => commands::check(&global, &arguments, &mut output).await,
         Command::Key(KeyCommand::List) => commands::key_list(&global, &mut output).await,

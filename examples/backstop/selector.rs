@@ -8,7 +8,7 @@
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 
-use backstop::{Key, Selector, Timestamp};
+use backstop::{Key, Moment, Selector, Timestamp};
 use jiff::tz::TimeZone;
 use jiff::{Span, Zoned, civil};
 
@@ -53,6 +53,25 @@ impl Target {
 /// Reads a path as snapshots store it: `/` at its ends, and parts that lead nowhere, don't count.
 pub(crate) fn parse_path(text: OsString) -> Result<Key, String> {
     key(&text.into_vec())?.ok_or_else(|| "it names nothing".to_owned())
+}
+
+/// Reads a snapshot's number, or a time of which the first moment is meant.
+pub(crate) fn parse_from(text: &str) -> Result<Moment, String> {
+    parse_moment(text, |text| moment(text).and_then(|time| timestamp(&time)))
+}
+
+/// Reads a snapshot's number, or a time of which the last moment is meant.
+pub(crate) fn parse_until(text: &str) -> Result<Moment, String> {
+    parse_moment(text, last_moment)
+}
+
+fn parse_moment(text: &str, time: impl Fn(&str) -> Option<Timestamp>) -> Result<Moment, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return text.parse().map(Moment::Number).map_err(|_| "no snapshot has so high a number".to_owned());
+    }
+    time(text).map(Moment::Time).ok_or_else(|| {
+        "write a snapshot's number, or a time such as 2026-11-22, 2026-11-22T10:00 or 2026-11-22T10:00:00Z".to_owned()
+    })
 }
 
 fn key(path: &[u8]) -> Result<Option<Key>, String> {
@@ -228,6 +247,27 @@ mod tests {
         check("2026-11-22T10:00:30:30", &at(None, &half.timestamp().to_string()), Some("30"));
         let raw = OsString::from_vec(b"latest:caf\xe9/x".to_vec());
         assert_eq!(Target::parse(raw).unwrap().path, Some(Key::new([&b"caf\xe9"[..], b"x"]).unwrap()));
+    }
+
+    #[test]
+    fn a_part_of_a_history_has_whole_days() {
+        let nanos = |instant: &str| {
+            let time = instant.parse::<jiff::Timestamp>().unwrap().as_nanosecond();
+            Ok(Moment::Time(Timestamp::from_nanos(i64::try_from(time).unwrap())))
+        };
+        assert_eq!(parse_from("2026-11-22T10:00Z"), nanos("2026-11-22T10:00:00Z"));
+        assert_eq!(parse_until("2026-11-22T10:00Z"), nanos("2026-11-22T10:00:59.999999999Z"));
+        assert_eq!(parse_from("41"), Ok(Moment::Number(41)));
+        assert_eq!(parse_until("20261122"), Ok(Moment::Number(20_261_122)));
+        let day = |moment: Result<Moment, String>| match moment.unwrap() {
+            Moment::Time(time) => time.as_nanos(),
+            other => panic!("{other:?}"),
+        };
+        let length = day(parse_until("2026-11-22")) - day(parse_from("2026-11-22"));
+        assert_eq!(length, 86_400_000_000_000 - 1);
+        for wrong in ["", "x", "-1", "#1", "99999999999999999999", "2026-13-01"] {
+            assert!(parse_from(wrong).is_err() && parse_until(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

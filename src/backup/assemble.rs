@@ -119,7 +119,7 @@ impl Assembly {
             writer.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
         }
         if self.overlay.is_large() && !writer.is_dry_run() {
-            writer.flush().await?;
+            writer.make_readable().await?;
             self.overlay.clear();
         }
         Ok(())

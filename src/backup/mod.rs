@@ -22,7 +22,7 @@ use std::sync::Arc;
 use crate::backup::assemble::Assembly;
 use crate::backup::estimate::Estimate;
 use crate::backup::scan::{Scan, ScanTotals};
-use crate::blobs::{BlobWriter, Stored, WriteOptions};
+use crate::blobs::{BlobWriter, Evidence, Stored, WriteOptions};
 use crate::compress;
 use crate::cpu;
 use crate::error::{Error, Result};
@@ -168,7 +168,8 @@ impl Session {
             (Some(registration), parent)
         };
         let id = registration.as_ref().map_or(WriterId::new([0; WriterId::LEN]), Registration::id);
-        let mut writer = BlobWriter::new(parts, id, options.write_options());
+        let condemned = registration.as_ref().map(Registration::condemned).unwrap_or_default();
+        let mut writer = BlobWriter::new(parts, id, Evidence::new(condemned), options.write_options());
         if let Some(parent) = &parent {
             repository.reader_of(parent);
             writer.adopt(&parent.stored.packs);

@@ -9,12 +9,14 @@
 //! pack that this writer uploaded, or saw to exist after its registration.
 
 mod ascent;
+mod evidence;
 mod memory;
 mod nodes;
 mod reader;
 mod writer;
 
+pub(crate) use evidence::{Condemned, Evidence};
 pub(crate) use memory::NodeMemory;
 pub(crate) use nodes::NodeBuffer;
 pub(crate) use reader::BlobReader;
-pub(crate) use writer::{BlobWriter, Parts, Stored, Treatment, WriteOptions, WriteStats};
+pub(crate) use writer::{BlobWriter, LookUp, Parts, Stored, Treatment, WriteOptions, WriteStats};

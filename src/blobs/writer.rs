@@ -20,16 +20,16 @@ use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use tokio::task::JoinSet;
 
-use crate::blobs::NodeMemory;
 use crate::blobs::ascent::Ascent;
+use crate::blobs::{Evidence, NodeMemory};
 use crate::clock::Surroundings;
 use crate::codec::{Decode, Encode};
 use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, ObjectId, WriterId};
+use crate::id::{BlobId, WriterId};
 use crate::index::{Index, PackRef, PackRow, RecentPack, SegmentBuilder};
-use crate::layout::{self, Name};
+use crate::layout::Name;
 use crate::pack::{Block, BlockKind, CompressedBlock, Hint, SealedPack, TRAILER_LEN, seal_pack};
 use crate::store::{Created, Store};
 use crate::tree;
@@ -52,6 +52,16 @@ const UNDESCRIBED_BLOBS: usize = 1 << 15;
 /// The pauses between attempts to upload a pack; they double from the first to the last.
 const PAUSES: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(10));
 
+/// Which blobs are looked up before they are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LookUp {
+    All,
+    /// A commit of a few changes makes no nodes that there are.
+    Chunks,
+    /// Even what is stored is stored again.
+    Nothing,
+}
+
 /// How a writer gathers and compresses.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WriteOptions {
@@ -69,8 +79,8 @@ pub(crate) struct WriteOptions {
     pub(crate) uploads: usize,
     /// Go through everything but store nothing.
     pub(crate) dry_run: bool,
-    /// Look whether nodes are stored already. A commit of a few changes makes none that are.
-    pub(crate) look_up_nodes: bool,
+    /// What may be stored already.
+    pub(crate) look_up: LookUp,
     /// Remember the nodes that are written: they are about to be read, or changed again.
     pub(crate) keep_nodes: bool,
     /// How long an upload is tried again while the store fails.
@@ -89,7 +99,7 @@ impl Default for WriteOptions {
             pack_len: 16 << 20,
             uploads: 3,
             dry_run: false,
-            look_up_nodes: true,
+            look_up: LookUp::All,
             keep_nodes: false,
             patience: Duration::ZERO,
         }
@@ -173,18 +183,16 @@ pub(crate) struct BlobWriter {
     /// Ids added since the last flush, stored or on their way.
     added: HashSet<BlobId>,
     /// Packs uploaded since the last flush.
-    undescribed: Vec<RecentPack>,
+    undescribed: Vec<Arc<RecentPack>>,
     /// Packs of the snapshots before that no segment describes.
     adopted: Vec<PackRef>,
-    own_packs: HashSet<ObjectId>,
-    /// Packs seen to exist after the registration; listed when the first hit needs it.
-    seen_packs: Option<HashSet<ObjectId>>,
+    evidence: Arc<Evidence>,
     stats: WriteStats,
 }
 
 impl BlobWriter {
-    /// A writer under `registration`, which must exist before anything is added.
-    pub(crate) fn new(parts: Parts, registration: WriterId, options: WriteOptions) -> Self {
+    /// A writer under `registration`, which must exist before anything is added, and whose `evidence` it shares.
+    pub(crate) fn new(parts: Parts, registration: WriterId, evidence: Arc<Evidence>, options: WriteOptions) -> Self {
         Self {
             parts,
             options,
@@ -201,16 +209,18 @@ impl BlobWriter {
             added: HashSet::new(),
             undescribed: Vec::new(),
             adopted: Vec::new(),
-            own_packs: HashSet::new(),
-            seen_packs: None,
+            evidence,
             stats: WriteStats::default(),
         }
     }
 
     /// Takes over packs that no segment describes and that a snapshot made by this writer may need.
+    ///
+    /// Those that were merged since are left out: a segment describes what was in them.
     pub(crate) fn adopt(&mut self, packs: &[PackRef]) {
         self.parts.index.name_recent(packs);
-        let new = packs.iter().filter(|pack| !self.own_packs.contains(&pack.id) && !self.adopted.contains(pack));
+        let index = &self.parts.index;
+        let new = packs.iter().filter(|pack| !self.adopted.contains(pack) && !index.is_gone(&pack.id));
         let new: Vec<_> = new.copied().collect();
         self.adopted.extend(new);
     }
@@ -235,7 +245,11 @@ impl BlobWriter {
         plain: Bytes,
         treatment: Treatment,
     ) -> Result<bool> {
-        let look_up = kind == BlockKind::Data || self.options.look_up_nodes;
+        let look_up = match self.options.look_up {
+            LookUp::All => true,
+            LookUp::Chunks => kind == BlockKind::Data,
+            LookUp::Nothing => false,
+        };
         if self.added.contains(&id) || (look_up && self.is_stored(&id).await?) {
             return Ok(false);
         }
@@ -332,19 +346,7 @@ impl BlobWriter {
     /// Whether a blob lies in a pack that is known to exist.
     async fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
         let Some(location) = self.parts.index.find_local(id)? else { return Ok(false) };
-        let pack = location.pack.id;
-        if self.own_packs.contains(&pack) {
-            return Ok(true);
-        }
-        if self.seen_packs.is_none() {
-            let listed = self.parts.store.list(layout::PACKS).await?;
-            let ids = listed.iter().filter_map(|listed| match Name::parse(&listed.name) {
-                Some(Name::Pack(id)) => Some(id),
-                _ => None,
-            });
-            self.seen_packs = Some(ids.collect());
-        }
-        Ok(self.seen_packs.as_ref().is_some_and(|seen| seen.contains(&pack)))
+        self.evidence.vouches_for(&location.pack.id, &self.parts.store).await
     }
 
     /// Sends a block to be compressed, and takes in what is ready where too much is under way.
@@ -415,9 +417,9 @@ impl BlobWriter {
         let recent = uploaded.map_err(Error::worker)??;
         self.stats.packs += 1;
         self.stats.stored_bytes += u64::from(recent.pack.length);
-        self.own_packs.insert(recent.pack.id);
+        self.evidence.uploaded(recent.pack.id);
         self.ascent.uploaded(&recent, &self.parts.memory);
-        self.undescribed.push(recent);
+        self.undescribed.push(Arc::new(recent));
         Ok(())
     }
 
@@ -444,13 +446,13 @@ impl BlobWriter {
         } else {
             self.upload_all().await?;
         }
-        if self.undescribed.iter().map(RecentPack::len).sum::<usize>() >= UNDESCRIBED_BLOBS {
+        if self.undescribed_blobs() >= UNDESCRIBED_BLOBS {
             self.describe_adopted().await?;
             self.describe_own().await?;
         }
         for recent in self.undescribed.drain(..) {
             self.adopted.push(recent.pack);
-            self.parts.index.add_recent(Arc::new(recent));
+            self.parts.index.add_recent(recent);
         }
         Ok(self.stored(root))
     }
@@ -458,6 +460,21 @@ impl BlobWriter {
     /// What a record must say of a tree under `root` that was flushed or settled.
     pub(crate) fn stored(&self, root: &BlobId) -> Stored {
         Stored { packs: self.adopted.clone(), root_at: self.parts.memory.hint(root) }
+    }
+
+    /// Stores everything that was added, so that it can be read through this repository; for others it takes a
+    /// [`Self::flush`] or a [`Self::settle`].
+    pub(crate) async fn make_readable(&mut self) -> Result<()> {
+        self.upload_all().await?;
+        if self.undescribed_blobs() >= SEGMENT_BLOBS {
+            return self.describe_own().await;
+        }
+        self.undescribed.iter().for_each(|recent| self.parts.index.add_recent(Arc::clone(recent)));
+        Ok(())
+    }
+
+    fn undescribed_blobs(&self) -> usize {
+        self.undescribed.iter().map(|recent| recent.len()).sum()
     }
 
     async fn upload_all(&mut self) -> Result<()> {
@@ -497,10 +514,12 @@ impl BlobWriter {
 
     async fn describe_own(&mut self) -> Result<()> {
         let mut builder = SegmentBuilder::default();
-        for recent in self.undescribed.drain(..) {
+        for recent in &self.undescribed {
             builder.add_pack(recent.row, &recent.footer)?;
         }
-        self.parts.index.publish(builder, &self.parts.surroundings).await
+        self.parts.index.publish(builder, &self.parts.surroundings).await?;
+        self.parts.index.forget_recent(self.undescribed.drain(..).map(|recent| recent.pack.id));
+        Ok(())
     }
 }
 

@@ -29,14 +29,22 @@ pub(crate) enum Kind {
     Index = 4,
     Registration = 5,
     Snapshot = 6,
+    Collection = 7,
 }
 
 impl Kind {
     /// The kind with this number.
     pub(crate) fn from_number(number: u8) -> Option<Self> {
-        [Self::Config, Self::KeySlot, Self::Pack, Self::Index, Self::Registration, Self::Snapshot]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
+        let kinds = [
+            Self::Config,
+            Self::KeySlot,
+            Self::Pack,
+            Self::Index,
+            Self::Registration,
+            Self::Snapshot,
+            Self::Collection,
+        ];
+        kinds.into_iter().find(|kind| *kind as u8 == number)
     }
 }
 

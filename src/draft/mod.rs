@@ -63,10 +63,8 @@ pub(crate) struct Draft {
 impl Draft {
     /// No changes yet to the tree of `parent`, or to the empty tree.
     pub(crate) fn new(repository: &Repository, parent: Option<&Snapshot>) -> Self {
-        if let Some(parent) = parent {
-            repository.reader_of(parent);
-        }
-        Self::on(repository, parent.map(root_of), FreshNodes::new(repository.reader()))
+        let reader = parent.map_or(repository.reader(), |parent| repository.reader_of(parent));
+        Self::on(repository, parent.map(root_of), FreshNodes::new(reader))
     }
 
     fn on(repository: &Repository, base: Option<Root>, nodes: FreshNodes) -> Self {
@@ -180,7 +178,7 @@ impl Draft {
             blobs.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
         }
         if self.nodes.is_large() {
-            blobs.flush().await?;
+            blobs.make_readable().await?;
             self.nodes.clear();
         }
         self.root = Some(root);

@@ -106,6 +106,8 @@ pub(super) struct Recent {
 enum State {
     Named(PackRef),
     Read(Arc<RecentPack>),
+    /// It was merged, and is not to be looked for.
+    Gone,
 }
 
 impl Recent {
@@ -118,15 +120,15 @@ impl Recent {
 
     /// Takes in a pack whose footer is at hand.
     pub(super) fn add(&mut self, pack: Arc<RecentPack>) {
+        let id = pack.pack.id;
         self.blobs += pack.len();
-        let before = if self.packs.contains_key(&pack.pack.id) {
-            self.packs.insert(pack.pack.id, State::Read(pack))
-        } else {
-            self.insert(pack.pack.id, State::Read(pack));
-            None
-        };
-        if let Some(State::Read(before)) = before {
-            self.blobs -= before.len();
+        match self.packs.get_mut(&id) {
+            Some(known) => {
+                if let State::Read(before) = std::mem::replace(known, State::Read(pack)) {
+                    self.blobs -= before.len();
+                }
+            }
+            None => self.insert(id, State::Read(pack)),
         }
     }
 
@@ -145,6 +147,17 @@ impl Recent {
             self.blobs -= pack.len();
         }
         self.order.retain(|other| other != id);
+    }
+
+    /// Takes note that a pack was merged: records may go on naming it.
+    pub(super) fn gone(&mut self, id: ObjectId) {
+        self.remove(&id);
+        self.insert(id, State::Gone);
+    }
+
+    /// Whether a pack was merged, as far as that is known.
+    pub(super) fn is_gone(&self, id: &ObjectId) -> bool {
+        matches!(self.packs.get(id), Some(State::Gone))
     }
 
     /// The packs whose footers haven't been read.

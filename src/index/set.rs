@@ -127,11 +127,10 @@ impl Index {
                 match found {
                     Ok(found) => index.add_recent(Arc::new(found)),
                     Err(error @ Error::Store { .. }) => return Err(error),
+                    Err(error) if error.is_not_found() => index.forget_gone([pack.id]),
                     Err(error) => {
-                        if !error.is_not_found() {
-                            tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
-                        }
-                        index.recent.write().unwrap_or_else(PoisonError::into_inner).remove(&pack.id);
+                        tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
+                        index.forget_recent([pack.id]);
                     }
                 }
             }
@@ -149,14 +148,35 @@ impl Index {
             let known = self.recent.read().unwrap_or_else(PoisonError::into_inner).get(&pack.id);
             let found = match known {
                 Some(found) => found,
-                None => Arc::new(RecentPack::fetch(*pack, &self.store, &self.keyring).await?),
+                None => match RecentPack::fetch(*pack, &self.store, &self.keyring).await {
+                    Ok(found) => Arc::new(found),
+                    // It was merged since: a segment describes what was in it.
+                    Err(error) if error.is_not_found() => continue,
+                    Err(error) => return Err(error),
+                },
             };
             builder.add_pack(found.row, &found.footer)?;
         }
         self.publish(builder, surroundings).await?;
-        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
-        packs.iter().for_each(|pack| recent.remove(&pack.id));
+        self.forget_recent(packs.iter().map(|pack| pack.id));
         Ok(())
+    }
+
+    /// Forgets the footers of packs that a segment describes.
+    pub(crate) fn forget_recent(&self, packs: impl IntoIterator<Item = ObjectId>) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        packs.into_iter().for_each(|pack| recent.remove(&pack));
+    }
+
+    /// Forgets packs that were merged, wherever they are named.
+    pub(crate) fn forget_gone(&self, packs: impl IntoIterator<Item = ObjectId>) {
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        packs.into_iter().for_each(|pack| recent.gone(pack));
+    }
+
+    /// Whether a pack was merged, as far as is known here.
+    pub(crate) fn is_gone(&self, pack: &ObjectId) -> bool {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner).is_gone(pack)
     }
 
     /// Stores a segment, unless it would be empty, and makes it known.

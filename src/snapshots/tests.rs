@@ -1,67 +1,34 @@
 //! What finding a snapshot costs in a series of thousands, whose records are made here without backups.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::blobs::Stored;
-use crate::crypto::{Kind, Secret};
-use crate::id::{BlobId, RecordHash};
-use crate::layout::{Name, SnapshotName};
-use crate::object::seal_record;
+use crate::crypto::Secret;
+use crate::id::BlobId;
 use crate::repository::{CreateOptions, OpenOptions};
-use crate::snapshot::{Body, Content, Record, SnapshotStats};
+use crate::snapshot::Body;
+use crate::testing::series::{self, at};
 use crate::testing::stores::{CountingStore, Kind as Call};
 
 /// How many snapshots the series has: two full buckets and a half.
 const SNAPSHOTS: u64 = 2_500;
 
-/// Snapshot `number` is committed at this time.
-fn at(number: u64) -> Timestamp {
-    Timestamp::from_nanos(1_000_000_000 * number as i64)
-}
-
-fn content() -> Content {
-    Content {
-        host: String::new(),
-        tags: BTreeMap::new(),
-        paths: Vec::new(),
-        position: None,
-        root: BlobId::new([0; 20]),
-        entries: 0,
-        parent: None,
-        stats: SnapshotStats::default(),
-        failures: Vec::new(),
-        failure_count: 0,
-        stored: Stored::default(),
-    }
-}
-
-/// Writes the records of a series; numbers in `fenced` are tombstones.
-async fn write_series(repository: &Repository, series: &str, fenced: &[u64]) {
-    let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
-    let mut name = SnapshotName::first(keyring.series_tag(series));
-    let mut predecessor = None;
-    for number in 1..=SNAPSHOTS {
-        let body = if fenced.contains(&number) { Body::Tombstone } else { Body::Snapshot(content()) };
-        let record =
-            Record { series: series.to_owned(), number, time: at(number), clock: at(number), predecessor, body };
-        let text = Name::Snapshot(name).to_string();
-        let sealed = seal_record(&record, Kind::Snapshot, &text, keyring, surroundings).unwrap();
-        predecessor = Some(RecordHash::new(*blake3::hash(&sealed).as_bytes()));
-        repository.store().create(&text, sealed.into()).await.unwrap();
-        name = name.next(at(number)).unwrap();
-    }
-}
-
+/// A repository with a series; numbers in `fenced` are tombstones.
 async fn filled(fenced: &[u64]) -> (CountingStore, Repository) {
+    let body = |number: u64| {
+        Some(if fenced.contains(&number) { Body::Tombstone } else { series::snapshot(BlobId::new([0; 20])) })
+    };
+    filled_with(SNAPSHOTS, body).await
+}
+
+async fn filled_with(count: u64, body: impl Fn(u64) -> Option<Body>) -> (CountingStore, Repository) {
     let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let secret = Secret::key([7; 32]);
     let repository = Repository::create(Arc::clone(&inner), &secret, CreateOptions::default()).await.unwrap();
-    write_series(&repository, "many", fenced).await;
+    series::write(&repository, "many", count, body).await;
     let counting = CountingStore::new(inner);
     let repository = Repository::open(counting.shared(), &secret, OpenOptions::default()).await.unwrap();
     counting.take();
@@ -133,4 +100,22 @@ async fn what_was_fenced_is_passed_over() {
     assert_eq!(find(&counting, &repository, until(at(2000))).await, (Some(1999), 3, 2));
     assert_eq!(find(&counting, &repository, Selector::Number { series: many(), number: 1000 }).await, (None, 2, 1));
     assert_eq!(repository.snapshots(Some("many")).await.unwrap().len(), 2496);
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_cost_no_more_than_a_few() {
+    let wanted = [1, 999, 1000, 1001, 50_000, 98_999, 99_999, 100_000];
+    // The others can't be read: whoever needs them fails.
+    let readable = |number: u64| wanted.iter().any(|wanted| number == *wanted || number == wanted + 1);
+    let body = |number: u64| readable(number).then(|| series::snapshot(BlobId::new([0; 20])));
+    let (counting, repository) = filled_with(100_000, body).await;
+    for number in wanted {
+        let by_number = Selector::Number { series: many(), number };
+        assert_eq!(find(&counting, &repository, by_number).await, (Some(number), 2, 1));
+        assert_eq!(find(&counting, &repository, until(at(number))).await, (Some(number), 2, 1));
+        // At most one listing and one read more, for the snapshot after that time.
+        let (found, lists, gets) = find(&counting, &repository, until(at(number).next())).await;
+        assert!(found == Some(number) && lists <= 3 && gets <= 2, "{number}: {lists} listings, {gets} reads");
+    }
+    assert_eq!(find(&counting, &repository, Selector::LatestOf { series: many() }).await, (Some(100_000), 2, 1));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::blobs::WriteOptions;
+use crate::blobs::{LookUp, WriteOptions};
 use crate::compress;
 use crate::error::Result;
 use crate::snapshot::Snapshot;
@@ -77,7 +77,7 @@ impl WriterOptions {
         WriteOptions {
             level: self.compression_level,
             // A tree that is made of another has new nodes; one that is built from nothing may be an old one.
-            look_up_nodes: matches!(self.start, Start::Nothing),
+            look_up: if matches!(self.start, Start::Nothing) { LookUp::All } else { LookUp::Chunks },
             keep_nodes: true,
             ..WriteOptions::default()
         }

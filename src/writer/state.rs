@@ -1,6 +1,6 @@
 //! What the calls on a writer share, one at a time.
 
-use crate::blobs::{BlobWriter, Stored, WriteOptions};
+use crate::blobs::{BlobWriter, Evidence, Stored, WriteOptions};
 use crate::cutter::Cut;
 use crate::draft::{Draft, PORTION};
 use crate::error::{Error, Result};
@@ -42,7 +42,8 @@ impl State {
         base: Option<Snapshot>,
         replaces: bool,
     ) -> Self {
-        let mut blobs = BlobWriter::new(repository.parts().clone(), registration.id(), options);
+        let evidence = Evidence::new(registration.condemned());
+        let mut blobs = BlobWriter::new(repository.parts().clone(), registration.id(), evidence, options);
         if let Some(base) = &base {
             blobs.adopt(&base.stored.packs);
         }
@@ -83,6 +84,7 @@ impl State {
     pub(super) async fn store(&mut self, cuts: Vec<Cut>) -> Result<()> {
         if !self.indexed {
             self.repository.index().refresh(Want::All).await?;
+            self.repository.index().load_recent().await?;
             self.indexed = true;
         }
         let mut blobs = self.take_blobs()?;
@@ -188,7 +190,7 @@ impl State {
     }
 
     /// Ends the registration, unless a commit under it is undecided.
-    pub(super) async fn end(&self) {
+    pub(super) async fn end(&mut self) {
         self.registration.end().await;
     }
 }

@@ -10,6 +10,7 @@ mod compare;
 mod random;
 mod s3;
 mod stores;
+mod tracing;
 mod trees;
 
 pub use compare::{compare_trees, describe_tree};
@@ -18,4 +19,5 @@ pub use s3::S3Server;
 pub use stores::{
     Call, CountingStore, Counts, Fault, FaultyStore, Hook, HookedStore, Kind, OverwritingStore, Reply, SlowStore,
 };
+pub use tracing::{Trace, TracingStore};
 pub use trees::make_tree;

@@ -41,6 +41,8 @@ pub enum Kind {
 /// One call, as a hook sees it.
 #[derive(Clone, Debug)]
 pub struct Call {
+    /// Told apart from every other call by this.
+    pub number: u64,
     /// What it asks for.
     pub kind: Kind,
     /// The object's name, or the prefix of a listing.
@@ -61,6 +63,9 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
     async fn after(&self, _call: &Call) -> Result<()> {
         Ok(())
     }
+
+    /// The call is over: answered, failed, or dropped.
+    fn ended(&self, _call: &Call) {}
 
     /// A read was answered with this many bytes.
     fn bytes_read(&self, _bytes: u64) {}
@@ -100,31 +105,34 @@ impl<H: Hook> HookedStore<H> {
         &self.hook
     }
 
+    fn begin(&self, kind: Kind, name: &str, bytes_written: u64) -> Begun<H> {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let number = CALLS.fetch_add(1, Ordering::Relaxed);
+        let call = Call { number, kind, name: name.to_owned(), bytes_written };
+        Begun { hook: Arc::clone(&self.hook), call }
+    }
+
     /// Counts a listing's further pages and passes the results on.
     fn paged(
         &self,
         prefix: Option<&Path>,
         list: BoxStream<'static, Result<ObjectMeta>>,
     ) -> BoxStream<'static, Result<ObjectMeta>> {
-        let call = call(Kind::List, prefix.map_or("", AsRef::as_ref), 0);
-        let hook = Arc::clone(&self.hook);
-        let first = Arc::clone(&hook);
-        let first_call = call.clone();
-        let begin = futures::stream::once(async move { first.before(&first_call).await });
+        let call = Arc::new(self.begin(Kind::List, prefix.map_or("", AsRef::as_ref), 0));
+        let first = Arc::clone(&call);
+        let begin = futures::stream::once(async move { first.before().await });
+        let further = Arc::clone(&call);
         let entries = list.enumerate().then(move |(number, entry)| {
-            let (hook, call) = (Arc::clone(&hook), call.clone());
+            let call = Arc::clone(&further);
             async move {
                 let number = number as u64;
                 if number > 0 && number.is_multiple_of(PAGE) {
-                    hook.before(&call).await?;
+                    call.before().await?;
                 }
                 entry
             }
         });
-        let end = {
-            let (hook, call) = (Arc::clone(&self.hook), self::call(Kind::List, prefix.map_or("", AsRef::as_ref), 0));
-            futures::stream::once(async move { hook.after(&call).await })
-        };
+        let end = futures::stream::once(async move { call.after().await });
         begin
             .map_ok(|()| None)
             .chain(entries.map_ok(Some))
@@ -138,8 +146,26 @@ impl<H: Hook> HookedStore<H> {
     }
 }
 
-fn call(kind: Kind, name: &str, bytes_written: u64) -> Call {
-    Call { kind, name: name.to_owned(), bytes_written }
+/// A call under way, which ends when this is dropped.
+struct Begun<H: Hook> {
+    hook: Arc<H>,
+    call: Call,
+}
+
+impl<H: Hook> Begun<H> {
+    async fn before(&self) -> Result<()> {
+        self.hook.before(&self.call).await
+    }
+
+    async fn after(&self) -> Result<()> {
+        self.hook.after(&self.call).await
+    }
+}
+
+impl<H: Hook> Drop for Begun<H> {
+    fn drop(&mut self) {
+        self.hook.ended(&self.call);
+    }
 }
 
 impl<H> fmt::Display for HookedStore<H> {
@@ -151,11 +177,11 @@ impl<H> fmt::Display for HookedStore<H> {
 #[async_trait]
 impl<H: Hook> ObjectStore for HookedStore<H> {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut opts: PutOptions) -> Result<PutResult> {
-        let call = call(Kind::Put, location.as_ref(), payload.content_length() as u64);
-        self.hook.before(&call).await?;
+        let call = self.begin(Kind::Put, location.as_ref(), payload.content_length() as u64);
+        call.before().await?;
         opts.mode = self.hook.put_mode(opts.mode);
         let result = self.inner.put_opts(location, payload, opts).await?;
-        self.hook.after(&call).await?;
+        call.after().await?;
         Ok(result)
     }
 
@@ -165,13 +191,13 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
         let head = options.head;
-        let call = call(if head { Kind::Head } else { Kind::Get }, location.as_ref(), 0);
-        self.hook.before(&call).await?;
+        let call = self.begin(if head { Kind::Head } else { Kind::Get }, location.as_ref(), 0);
+        call.before().await?;
         let result = self.inner.get_opts(location, options).await?;
         if !head {
             self.hook.bytes_read(result.range.end.saturating_sub(result.range.start));
         }
-        self.hook.after(&call).await?;
+        call.after().await?;
         Ok(result)
     }
 
@@ -181,10 +207,10 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
             let store = store.clone();
             async move {
                 let location = location?;
-                let call = call(Kind::Delete, location.as_ref(), 0);
-                store.hook.before(&call).await?;
+                let call = store.begin(Kind::Delete, location.as_ref(), 0);
+                call.before().await?;
                 store.inner.delete(&location).await?;
-                store.hook.after(&call).await?;
+                call.after().await?;
                 Ok(location)
             }
         };
@@ -200,25 +226,25 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
-        let call = call(Kind::List, prefix.map_or("", AsRef::as_ref), 0);
-        self.hook.before(&call).await?;
+        let call = self.begin(Kind::List, prefix.map_or("", AsRef::as_ref), 0);
+        call.before().await?;
         let result = self.inner.list_with_delimiter(prefix).await?;
         for _ in 0..(result.common_prefixes.len() + result.objects.len()).saturating_sub(1) as u64 / PAGE {
-            self.hook.before(&call).await?;
+            call.before().await?;
         }
-        self.hook.after(&call).await?;
+        call.after().await?;
         Ok(result)
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, mut options: CopyOptions) -> Result<()> {
-        let call = call(Kind::Copy, to.as_ref(), 0);
-        self.hook.before(&call).await?;
+        let call = self.begin(Kind::Copy, to.as_ref(), 0);
+        call.before().await?;
         if matches!(options.mode, CopyMode::Create) && matches!(self.hook.put_mode(PutMode::Create), PutMode::Overwrite)
         {
             options.mode = CopyMode::Overwrite;
         }
         self.inner.copy_opts(from, to, options).await?;
-        self.hook.after(&call).await
+        call.after().await
     }
 }
 
@@ -236,6 +262,13 @@ pub struct Counts {
 }
 
 impl Counts {
+    /// Counts a call that begins.
+    pub fn count(&mut self, call: &Call) {
+        *self.calls.entry(call.kind).or_default() += 1;
+        self.bytes_written += call.bytes_written;
+        self.log.push((call.kind, call.name.clone()));
+    }
+
     /// Calls of one kind.
     pub fn of(&self, kind: Kind) -> u64 {
         self.calls.get(&kind).copied().unwrap_or_default()
@@ -274,10 +307,7 @@ impl CountingStore {
 #[async_trait]
 impl Hook for Counter {
     async fn before(&self, call: &Call) -> Result<()> {
-        let mut counts = self.0.lock().unwrap();
-        *counts.calls.entry(call.kind).or_default() += 1;
-        counts.bytes_written += call.bytes_written;
-        counts.log.push((call.kind, call.name.clone()));
+        self.0.lock().unwrap().count(call);
         Ok(())
     }
 

@@ -40,12 +40,15 @@ pub(crate) async fn snapshots(
     Ok(Done::Complete)
 }
 
-/// The paths, then the tags, then what is missing.
+/// The paths, then the tags, then the application's position, then what is missing.
 fn remarks(snapshot: &Snapshot) -> String {
     let tags = snapshot.tags.iter().map(|(key, value)| format!("[{key}={value}]"));
+    let position = snapshot.position.as_deref().map(|position| format!("(at {})", human::opaque(position)));
     let partial =
         (snapshot.is_partial()).then(|| format!("(partial: {} failed)", human::count(snapshot.failure_count)));
-    human::visible(&snapshot.paths.iter().cloned().chain(tags).chain(partial).collect::<Vec<_>>().join(" "))
+    human::visible(
+        &snapshot.paths.iter().cloned().chain(tags).chain(position).chain(partial).collect::<Vec<_>>().join(" "),
+    )
 }
 
 pub(crate) async fn ls(global: &Global, arguments: &LsArguments, output: &mut Output) -> Result<Done, Trouble> {

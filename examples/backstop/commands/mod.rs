@@ -3,6 +3,7 @@
 mod backup;
 mod check;
 mod diff;
+mod history;
 mod init;
 mod key;
 mod list;
@@ -12,7 +13,8 @@ mod stats;
 
 pub(crate) use backup::backup;
 pub(crate) use check::check;
-pub(crate) use diff::{Difference, diff};
+pub(crate) use diff::{Difference, change_line, diff};
+pub(crate) use history::history;
 pub(crate) use init::init;
 pub(crate) use key::{key_add, key_list, key_remove};
 pub(crate) use list::{ls, snapshots};
