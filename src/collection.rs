@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! gc/<n>          what collection n has condemned
-//! gc/<n>-ended    it has deleted all of that which it could
+//! gc/<n>-ended    nothing of that is there any more
 //! ```
 //! Numbers are handed out without gaps: `gc/n` is planned from listings that
 //! began after `gc/n-1` had ended, and create-if-absent picks one of those who
@@ -122,14 +122,15 @@ impl Collections {
     }
 }
 
-/// What a writer that has registered must not rely on: one listing, and one read while a collection is open.
-pub(crate) async fn condemned(store: &Store, keyring: &Arc<Keyring>) -> Result<Condemned> {
+/// The number of the last collection, and what a writer that has registered must not rely on: one listing, and one read
+/// while a collection is open.
+pub(crate) async fn condemned(store: &Store, keyring: &Arc<Keyring>) -> Result<(u64, Condemned)> {
     match standing(store).await? {
-        Standing::Idle(_) => Ok(Condemned::default()),
+        Standing::Idle(number) => Ok((number, Condemned::default())),
         Standing::Open(number) => match read(store, keyring, number).await {
-            Ok(plan) => Ok(Condemned::new(plan.packs)),
+            Ok(plan) => Ok((number, Condemned::new(plan.packs))),
             // It ended, and a later one tidied it away: what it condemned is gone, and isn't listed any more.
-            Err(error) if error.is_not_found() => Ok(Condemned::default()),
+            Err(error) if error.is_not_found() => Ok((number, Condemned::default())),
             Err(error) => Err(error),
         },
     }

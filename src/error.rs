@@ -46,6 +46,18 @@ pub enum Error {
         paths: Vec<String>,
     },
 
+    /// A change was handed over, and whether it is committed is not known: it may be, now or later.
+    #[error(
+        "whether a change to series {series:?} is committed is not known: {reason}; it may be or come to be, \
+         so read it back later or make it again"
+    )]
+    Unsettled {
+        /// The series.
+        series: String,
+        /// What is known of it.
+        reason: String,
+    },
+
     /// Stored bytes are not what they should be: damaged, cut short, or forged.
     #[error("{object} is damaged: {reason}; run a check, and restore it from a copy of the repository")]
     Corrupt {
@@ -141,6 +153,11 @@ impl Error {
     /// Whether another writer won; beginning again from the newest state may succeed.
     pub fn is_conflict(&self) -> bool {
         matches!(self, Error::Conflict { .. } | Error::Overlap { .. })
+    }
+
+    /// Whether it is open if a change was or will be committed.
+    pub fn is_unsettled(&self) -> bool {
+        matches!(self, Error::Unsettled { .. })
     }
 
     /// Whether stored bytes are damaged; another copy is needed.

@@ -18,6 +18,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! A server that runs hands each change to a [`Feed`] and awaits that it is committed: see [`embedding`], the guide.
+//!
 //! Operations are futures on a Tokio runtime. Dropping one stops it; nothing of it is visible before its commit.
 //! They report to a [`Progress`], and what goes wrong with single files is in their reports, not an [`Error`].
 //! Cloud stores are behind the cargo features `aws`, `gcp` and `azure`.
@@ -27,8 +29,8 @@
 //! A module uses only what lies below it; a test holds that.
 //!
 //! ```text
-//! operations   backup restore writer check history keys read snapshots stats
-//!                                                                   each an `impl Repository`, over draft
+//! operations   backup restore writer feed check history keys read snapshots stats: each an `impl Repository`, over
+//!              draft, merge
 //! repository   repository: opens and creates, owns the parts       over config, slot
 //! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
@@ -38,6 +40,9 @@
 //!
 //! Every stored byte, what may be relied on with several writers, and what an onlooker can learn are described in
 //! `docs/format.md`; `docs/reader.py` is an independent reader of it.
+
+#[doc = include_str!("../docs/embedding.md")]
+pub mod embedding {}
 
 mod backup;
 #[cfg(feature = "bench")]
@@ -57,6 +62,7 @@ mod crypto;
 mod cutter;
 mod draft;
 mod error;
+mod feed;
 mod files;
 #[cfg(fuzzing)]
 #[doc(hidden)]
@@ -66,6 +72,7 @@ mod id;
 mod index;
 mod keys;
 mod layout;
+mod merge;
 mod object;
 mod pack;
 mod progress;
@@ -92,9 +99,11 @@ pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timest
 pub use content::FileReader;
 pub use crypto::Secret;
 pub use error::{Error, Result};
+pub use feed::{Batch, Feed, FeedOptions, Receipt};
 pub use files::{FileTime, LinkGroup, Metadata, Posix};
 pub use history::{HistoryOptions, Revision};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
+pub use merge::{MergePlan, MergeReport};
 pub use progress::{NoProgress, Phase, Progress};
 pub use registration::WriterMode;
 pub use repository::{CreateOptions, OpenOptions, Repository};

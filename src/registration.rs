@@ -75,7 +75,9 @@ pub(crate) struct Registration {
     parent: Option<Snapshot>,
     /// A commit that was issued and isn't known to have landed or to have lost.
     issued: Option<(SnapshotName, Bytes)>,
-    /// What an open collection has condemned, as read after registering.
+    /// The last collection, as read after registering.
+    collection: u64,
+    /// What it has condemned, if it is open.
     condemned: Condemned,
     /// Whether another writer took the number, so that nothing may be created before a renewal.
     lost: bool,
@@ -104,6 +106,7 @@ impl Registration {
             tip: None,
             parent: None,
             issued: None,
+            collection: 0,
             condemned: Condemned::default(),
             lost: false,
         };
@@ -124,6 +127,12 @@ impl Registration {
     /// Packs that may be about to be deleted, so that nothing in them may be relied on.
     pub(crate) fn condemned(&self) -> Condemned {
         self.condemned.clone()
+    }
+
+    /// The number of the last collection that was begun when it registered. While it stays the same from one
+    /// registration to the next, what could be relied on under the one can be under the other.
+    pub(crate) fn collection(&self) -> u64 {
+        self.collection
     }
 
     /// Whether a commit was issued and isn't settled: until it is, the registration stays and nothing else is committed.
@@ -171,7 +180,7 @@ impl Registration {
 
     /// Reads the collections, then what still counts, then the parent: in this order, after registering.
     async fn read_after_registering(&mut self, tip: Option<SnapshotName>) -> Result<()> {
-        self.condemned = condemned(&self.parts.store, &self.parts.keyring).await?;
+        (self.collection, self.condemned) = condemned(&self.parts.store, &self.parts.keyring).await?;
         if let Some(found) = self.parts.store.list(&layout::kept_prefix(&self.tag)).await?.first() {
             let reason = "this build doesn't know which snapshots still count; use a newer one";
             return Err(Error::unsupported(&found.name, reason));

@@ -219,9 +219,8 @@ impl BlobWriter {
     /// Those that were merged since are left out: a segment describes what was in them.
     pub(crate) fn adopt(&mut self, packs: &[PackRef]) {
         self.parts.index.name_recent(packs);
-        let index = &self.parts.index;
-        let new = packs.iter().filter(|pack| !self.adopted.contains(pack) && !index.is_gone(&pack.id));
-        let new: Vec<_> = new.copied().collect();
+        let new = |pack: &&PackRef| !self.adopted.contains(pack) && !self.parts.index.is_gone(&pack.id);
+        let new: Vec<_> = packs.iter().filter(new).copied().collect();
         self.adopted.extend(new);
     }
 
@@ -346,7 +345,16 @@ impl BlobWriter {
     /// Whether a blob lies in a pack that is known to exist.
     async fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
         let Some(location) = self.parts.index.find_local(id)? else { return Ok(false) };
-        self.evidence.vouches_for(&location.pack.id, &self.parts.store).await
+        let stored = self.evidence.vouches_for(&location.pack.id, &self.parts.store).await?;
+        // If no segment describes the pack, it may be that of another series, or of a commit that failed: what this
+        // writer makes must name it too.
+        if stored
+            && let Some(pack) = self.parts.index.recent(&location.pack.id)
+            && !self.adopted.contains(&pack)
+        {
+            self.adopted.push(pack);
+        }
+        Ok(stored)
     }
 
     /// Sends a block to be compressed, and takes in what is ready where too much is under way.

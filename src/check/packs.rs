@@ -4,7 +4,7 @@
 //! requests at most times, and compared with what the index says of the pack in
 //! both directions. What reading all of a pack adds is in `data`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
@@ -18,10 +18,10 @@ use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
-use crate::index::{Location, PackRow, Segment, SegmentBuilder};
+use crate::index::{Location, PackRow, RecentPack, Segment, SegmentBuilder};
 use crate::layout::{self, Name};
 use crate::object;
-use crate::pack::{BLOCKS_START, Footer, PACK_MAX, TRAILER_LEN, footer_range, parse_footer, parse_header};
+use crate::pack::{Footer, PACK_MAX};
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
 use crate::store::Store;
@@ -31,9 +31,6 @@ const FOOTERS: usize = 8;
 
 /// Whole packs in memory at a time.
 const WHOLE: usize = 4;
-
-/// What is read from a pack's end: most footers fit.
-const TAIL: u64 = 64 << 10;
 
 /// Blobs of packs that the index doesn't know are gathered to a segment when they come to this many.
 const SPARE_BLOBS: u64 = 1 << 19;
@@ -55,7 +52,7 @@ pub(super) struct Packs {
     pub(super) states: HashMap<ObjectId, PackState>,
     /// Packs some of whose blobs no segment knows.
     pub(super) unindexed: Vec<ObjectId>,
-    /// Where those blobs are, by their packs' footers.
+    /// Where those blobs are, by their packs' footers; first by those of packs that records name.
     pub(super) spare: Vec<Segment>,
 }
 
@@ -159,6 +156,7 @@ impl Repository {
     pub(super) async fn check_packs(
         &self,
         segments: &Arc<Segments>,
+        named: &HashSet<ObjectId>,
         options: &CheckOptions,
         findings: &mut Findings,
         report: &mut CheckReport,
@@ -171,8 +169,8 @@ impl Repository {
         let (whole, footers): (Vec<_>, Vec<_>) = listed.iter().partition(|(id, _)| whole.contains(id));
         report.pack_bytes = listed.iter().map(|(_, length)| length).sum();
 
-        let mut collect =
-            Collect { segments, findings, report, progress, packs: Packs::default(), spare: Spare::new(self) };
+        let (packs, spare) = (Packs::default(), [Spare::new(self), Spare::new(self)]);
+        let mut collect = Collect { segments, named, findings, report, progress, packs, spare };
         progress.expect(footers.len() as u64, 0);
         let seen = |(id, length)| footer_seen(self.store().clone(), Arc::clone(self.keyring()), id, length);
         let mut seen = futures::stream::iter(footers).map(seen).buffer_unordered(FOOTERS);
@@ -190,7 +188,14 @@ impl Repository {
         }
         let mut packs = collect.finish()?;
         packs.unindexed.sort_unstable();
-        name_missing(segments, &packs, findings);
+        let segments = Arc::clone(segments);
+        let mut missing = std::mem::take(findings);
+        let (packs, missing) = cpu::start(move || {
+            name_missing(&segments, &packs, &mut missing)?;
+            Ok((packs, missing))
+        })
+        .await?;
+        *findings = missing;
         Ok(packs)
     }
 }
@@ -203,24 +208,53 @@ fn pack((name, length): (Name, u64)) -> Option<(ObjectId, u64)> {
 }
 
 /// Names the packs that the index knows and the store doesn't.
-fn name_missing(segments: &Segments, packs: &Packs, findings: &mut Findings) {
-    for (pack, naming) in &segments.naming {
-        if !packs.states.contains_key(pack) {
-            let blobs: u64 = naming.iter().map(|(_, blobs)| blobs).sum();
-            let problem = format!("it does not exist, and the index says that {blobs} blobs are in it");
-            findings.add_new(FindingKind::Missing, Name::Pack(*pack), problem);
+///
+/// It is no defect if everything that was in them is elsewhere: they were merged, and the segments will be.
+fn name_missing(segments: &Segments, packs: &Packs, findings: &mut Findings) -> Result<()> {
+    let missing: HashMap<_, _> = segments.naming.iter().filter(|(pack, _)| !packs.states.contains_key(pack)).collect();
+    let naming: BTreeSet<_> = missing.values().flat_map(|naming| naming.iter().map(|(segment, _)| *segment)).collect();
+    let mut lost = HashSet::new();
+    for segment in naming {
+        for entry in segments.list[segment].entries() {
+            let (id, location) = entry?;
+            let pack = location.pack.id;
+            if missing.contains_key(&pack) && !lost.contains(&pack) && !is_elsewhere(segments, packs, &id)? {
+                lost.insert(pack);
+            }
         }
     }
+    for (pack, naming) in missing {
+        let blobs: u64 = naming.iter().map(|(_, blobs)| blobs).sum();
+        let (kind, problem) = if lost.contains(pack) {
+            (FindingKind::Missing, format!("it does not exist, and the index says that {blobs} blobs are in it"))
+        } else {
+            (FindingKind::Leftover, format!("it was merged; the index still names it for {blobs} blobs"))
+        };
+        findings.add_new(kind, Name::Pack(*pack), problem);
+    }
+    Ok(())
+}
+
+/// Whether a blob is in a pack that is there.
+fn is_elsewhere(segments: &Segments, packs: &Packs, id: &BlobId) -> Result<bool> {
+    for segment in segments.list.iter().map(AsRef::as_ref).chain(&packs.spare) {
+        if segment.find_local(id)?.is_some_and(|location| packs.states.contains_key(&location.pack.id)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes in what is seen of packs.
 struct Collect<'a> {
     segments: &'a Arc<Segments>,
+    named: &'a HashSet<ObjectId>,
     findings: &'a mut Findings,
     report: &'a mut CheckReport,
     progress: &'a Arc<dyn Progress>,
     packs: Packs,
-    spare: Spare,
+    /// Of packs that records name, and of others.
+    spare: [Spare; 2],
 }
 
 impl Collect<'_> {
@@ -240,15 +274,20 @@ impl Collect<'_> {
             self.report.blobs += blobs;
             if seen.unknown > 0 {
                 self.packs.unindexed.push(seen.id);
-                self.spare.add(row, &footer, blobs)?;
+                let [of_named, of_others] = &mut self.spare;
+                let spare = if self.named.contains(&seen.id) { of_named } else { of_others };
+                spare.add(row, &footer, blobs)?;
             }
         }
         Ok(())
     }
 
     fn finish(mut self) -> Result<Packs> {
-        self.spare.seal()?;
-        self.packs.spare = self.spare.segments;
+        // A commit that failed leaves packs that have blobs in common with those of one that was made.
+        for mut spare in self.spare {
+            spare.seal()?;
+            self.packs.spare.append(&mut spare.segments);
+        }
         Ok(self.packs)
     }
 }
@@ -294,28 +333,9 @@ impl Spare {
 /// Reads a pack's header and footer.
 async fn footer_seen(store: Store, keyring: Arc<Keyring>, id: ObjectId, length: u64) -> Result<Seen> {
     let mut seen = Seen::new(id, length);
-    seen.describe(read_description(&store, &keyring, id, length).await)?;
+    let read = RecentPack::read(id, length, &store, &keyring).await;
+    seen.describe(read.map(|RecentPack { row, footer, .. }| Description { row, footer }))?;
     Ok(seen)
-}
-
-async fn read_description(store: &Store, keyring: &Keyring, id: ObjectId, length: u64) -> Result<Description> {
-    let name = Name::Pack(id).to_string();
-    let tail_start = length.saturating_sub(TAIL);
-    let head = store.get_range(&name, 0..length.min(BLOCKS_START as u64));
-    let tail = store.get_range(&name, tail_start..length);
-    let (head, tail) = futures::try_join!(head, tail)?;
-    let (header, writer) = parse_header(&head, &name)?;
-    let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
-    let at = footer_range(length, trailer, &name)?;
-    let message = if at.range.start >= tail_start {
-        #[expect(clippy::cast_possible_truncation, reason = "within the tail")]
-        let (start, end) = ((at.range.start - tail_start) as usize, (at.range.end - tail_start) as usize);
-        tail.slice(start..end)
-    } else {
-        store.get_range(&name, at.range.clone()).await?
-    };
-    let footer = parse_footer(&at, message.into(), &header.opener(keyring, &name)?, &writer, &name)?;
-    Ok(Description { row: PackRow { id, generation: header.generation, salt: header.salt }, footer })
 }
 
 /// Reads all of a pack and verifies every byte.

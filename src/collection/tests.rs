@@ -45,14 +45,14 @@ async fn one_is_begun_and_ended_after_the_other() {
     assert!(!collections.begin(1, Plan::default()).await.unwrap(), "there is one winner");
     assert_eq!(collections.read(1).await.unwrap(), plan());
     let mut id = [1; 32];
-    assert!(condemned().await.unwrap().contains(&ObjectId::new(id)));
+    assert!(condemned().await.unwrap().1.contains(&ObjectId::new(id)));
     id[7] = 0;
-    assert!(!condemned().await.unwrap().contains(&ObjectId::new(id)));
+    assert!(!condemned().await.unwrap().1.contains(&ObjectId::new(id)));
 
     collections.end(1).await.unwrap();
     collections.end(1).await.unwrap();
     assert_eq!(collections.standing().await.unwrap(), Standing::Idle(1));
-    assert!(!condemned().await.unwrap().contains(&ObjectId::new([1; 32])));
+    assert!(!condemned().await.unwrap().1.contains(&ObjectId::new([1; 32])));
     assert!(!collections.begin(1, plan()).await.unwrap(), "a name is never free again");
 
     assert!(collections.begin(2, Plan::default()).await.unwrap());

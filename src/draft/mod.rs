@@ -63,8 +63,10 @@ pub(crate) struct Draft {
 impl Draft {
     /// No changes yet to the tree of `parent`, or to the empty tree.
     pub(crate) fn new(repository: &Repository, parent: Option<&Snapshot>) -> Self {
-        let reader = parent.map_or(repository.reader(), |parent| repository.reader_of(parent));
-        Self::on(repository, parent.map(root_of), FreshNodes::new(reader))
+        if let Some(parent) = parent {
+            repository.reader_of(parent);
+        }
+        Self::on(repository, parent.map(root_of), FreshNodes::new(repository.reader()))
     }
 
     fn on(repository: &Repository, base: Option<Root>, nodes: FreshNodes) -> Self {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 
 use super::*;
-use crate::blobs::{Condemned, Evidence, WriteOptions};
+use crate::blobs::WriteOptions;
 use crate::crypto::Secret;
 use crate::files::Metadata;
 use crate::id::{RecordHash, WriterId};
@@ -88,8 +88,12 @@ impl Bed {
     }
 
     fn blobs(&self) -> BlobWriter {
-        let (parts, evidence) = (self.repository.parts().clone(), Evidence::new(Condemned::default()));
-        BlobWriter::new(parts, WriterId::new([1; 16]), evidence, WriteOptions::default())
+        BlobWriter::new(
+            self.repository.parts().clone(),
+            WriterId::new([1; 16]),
+            Arc::default(),
+            WriteOptions::default(),
+        )
     }
 
     async fn make(&self, draft: &mut Draft, blobs: &mut BlobWriter, call: &Call) -> Result<()> {

@@ -1,9 +1,12 @@
 //! Gathers entries and writes them as a segment.
 
+use std::collections::HashMap;
+
 use crate::clock::Surroundings;
 use crate::crypto::{Keyring, Kind, Part};
 use crate::error::{Error, Result};
-use crate::index::entry::{Entry, PAGE_ENTRIES, PAGE_ROWS, PAGE_STORED, PackRow};
+use crate::id::BlobId;
+use crate::index::entry::{Entry, Location, PAGE_ENTRIES, PAGE_ROWS, PAGE_STORED, PackRow};
 use crate::object::Header;
 use crate::pack::Footer;
 
@@ -12,6 +15,8 @@ use crate::pack::Footer;
 pub(crate) struct SegmentBuilder {
     rows: Vec<PackRow>,
     entries: Vec<Entry>,
+    /// The rows of packs that were added blob by blob.
+    numbers: HashMap<PackRow, u32>,
 }
 
 impl SegmentBuilder {
@@ -26,6 +31,23 @@ impl SegmentBuilder {
                 at = at.saturating_add(*length);
             }
         }
+        Ok(())
+    }
+
+    /// Adds one blob, as another segment knows it.
+    pub(crate) fn add_blob(&mut self, id: BlobId, location: &Location) -> Result<()> {
+        let row = match self.numbers.get(&location.pack) {
+            Some(row) => *row,
+            None => {
+                let row = u32::try_from(self.rows.len());
+                let row = row.map_err(|_| Error::worker("an index segment has too many packs"))?;
+                self.rows.push(location.pack);
+                self.numbers.insert(location.pack, row);
+                row
+            }
+        };
+        let Location { place, at, length, .. } = *location;
+        self.entries.push(Entry { id, row, place, at, length });
         Ok(())
     }
 

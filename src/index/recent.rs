@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
 use crate::index::entry::{Location, PackRow};
 use crate::layout::Name;
+use crate::object;
 use crate::pack::{BLOCKS_START, Footer, Place, TRAILER_LEN, footer_range, parse_footer, parse_header};
 use crate::store::Store;
 
@@ -20,6 +21,9 @@ const PACKS_MAX: usize = 4096;
 
 /// How many blobs of them are.
 const BLOBS_MAX: usize = 1 << 19;
+
+/// What is read of a pack's end where the footer's length isn't known: most footers fit.
+const TAIL: u64 = 64 << 10;
 
 /// A pack that a snapshot's record names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
@@ -69,7 +73,7 @@ impl RecentPack {
             futures::try_join!(store.get_range(&name, 0..BLOCKS_START as u64), store.get_range(&name, start..length))?;
         let (header, writer) = parse_header(&head, &name)?;
         let opener = header.opener(keyring, &name)?;
-        let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| crate::object::too_short(&name))?;
+        let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
         let at = footer_range(length, trailer, &name)?;
         if at.range.start != start {
             return Err(Error::corrupt(&name, "its footer is not where a snapshot says"));
@@ -78,6 +82,34 @@ impl RecentPack {
         let footer = parse_footer(&at, message, &opener, &writer, &name)?;
         let row = PackRow { id: pack.id, generation: header.generation, salt: header.salt };
         Ok(Self::new(pack, row, footer))
+    }
+
+    /// Reads the header and footer of a pack of which only the length is known: one round trip at most times.
+    pub(crate) async fn read(id: ObjectId, length: u64, store: &Store, keyring: &Keyring) -> Result<Self> {
+        let name = Name::Pack(id).to_string();
+        let tail_start = length.saturating_sub(TAIL);
+        let head = store.get_range(&name, 0..length.min(BLOCKS_START as u64));
+        let tail = store.get_range(&name, tail_start..length);
+        let (head, tail) = futures::try_join!(head, tail)?;
+        let (header, writer) = parse_header(&head, &name)?;
+        let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
+        let at = footer_range(length, trailer, &name)?;
+        let message = if at.range.start >= tail_start {
+            #[expect(clippy::cast_possible_truncation, reason = "within the tail")]
+            let (start, end) = ((at.range.start - tail_start) as usize, (at.range.end - tail_start) as usize);
+            tail.slice(start..end)
+        } else {
+            store.get_range(&name, at.range.clone()).await?
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "footer_range checked that it is at most PACK_MAX")]
+        let pack = PackRef { id, length: length as u32, footer_len: (at.range.end - at.range.start) as u32 };
+        let footer = parse_footer(&at, message.into(), &header.opener(keyring, &name)?, &writer, &name)?;
+        Ok(Self::new(pack, PackRow { id, generation: header.generation, salt: header.salt }, footer))
+    }
+
+    /// The ids of its blobs, sorted.
+    pub(crate) fn ids(&self) -> Vec<BlobId> {
+        self.blobs.iter().map(|(id, ..)| *id).collect()
     }
 
     /// The number of blobs in it.

@@ -4,7 +4,7 @@
 //! store and read by position, or in memory where there is none. A reader reads
 //! small segments whole and single pages of large ones.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -27,13 +27,16 @@ use crate::object;
 use crate::store::{Created, Listed, Store};
 
 /// A reader fetches segments up to this length whole: one request instead of several.
-const WHOLE_MAX: u64 = 1 << 20;
+const WHOLE_MAX: u64 = 128 << 10;
 
 /// A reader of very much fetches all segments whole if they come to this much together.
 const BULK_MAX: u64 = 64 << 20;
 
 /// Segments fetched at a time.
 const CONCURRENCY: usize = 8;
+
+/// How often segments are listed again when some of them are gone before they could be read.
+const LISTINGS: usize = 5;
 
 /// Footers read at a time.
 const FOOTERS: usize = 32;
@@ -174,6 +177,12 @@ impl Index {
         packs.into_iter().for_each(|pack| recent.gone(pack));
     }
 
+    /// How a record names a pack that no segment describes and whose footer was read.
+    pub(crate) fn recent(&self, pack: &ObjectId) -> Option<PackRef> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner).get(pack);
+        recent.map(|recent| recent.pack)
+    }
+
     /// Whether a pack was merged, as far as is known here.
     pub(crate) fn is_gone(&self, pack: &ObjectId) -> bool {
         self.recent.read().unwrap_or_else(PoisonError::into_inner).is_gone(pack)
@@ -192,12 +201,6 @@ impl Index {
             Created::Ours => self.add(id, bytes).await,
             Created::Theirs => Err(Error::corrupt(name, "other bytes lie under the name of a new index segment")),
         }
-    }
-
-    /// The segments, listed if they haven't been yet.
-    pub(crate) async fn known(self: &Arc<Self>) -> Result<Vec<Shared>> {
-        self.ensure_listed().await?;
-        Ok(self.segments())
     }
 
     /// Where `id` is according to the segments and footers at hand; see [`Index::refresh`].
@@ -222,20 +225,113 @@ impl Index {
         let mut found = HashMap::with_capacity(ids.len());
         found.extend(ids.iter().filter_map(|id| Some((*id, self.find_recent(id)?))));
         let mut left: Arc<[BlobId]> = ids.iter().filter(|id| !found.contains_key(*id)).copied().collect();
-        for segment in self.segments() {
-            match find_in(&segment, Arc::clone(&left)).await {
-                Ok(hits) => found.extend(hits),
-                Err(Error::Corrupt { object, reason }) => {
-                    *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+        for refresh in [false, true] {
+            let mut gone = false;
+            let (remote, local): (Vec<_>, Vec<_>) = self.segments().into_iter().partition(|one| one.is_remote());
+            // Those at hand one after the other, since each finds some; of the others a round trip is what counts.
+            let waves = local.into_iter().map(|one| vec![one]).chain([remote]);
+            for wave in waves {
+                let looked = futures::future::join_all(wave.iter().map(|one| find_in(one, Arc::clone(&left)))).await;
+                for hits in looked {
+                    match hits {
+                        Ok(hits) => found.extend(hits),
+                        Err(Error::Corrupt { object, reason }) => {
+                            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+                        }
+                        Err(Error::NotFound { .. }) => gone = true,
+                        Err(error) => return Err(error),
+                    }
                 }
-                Err(error) => return Err(error),
+                left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
+                if left.is_empty() {
+                    return Ok(found);
+                }
             }
-            left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
+            if !gone || refresh {
+                break;
+            }
+            self.refresh(Want::Bulk).await?;
+        }
+        Ok(found)
+    }
+
+    /// Everywhere where `id` is according to the segments, and the last of the errors met on the way.
+    pub(crate) async fn locate(self: &Arc<Self>, id: &BlobId) -> Result<(Vec<Location>, Option<Error>)> {
+        self.ensure_listed().await?;
+        let looked =
+            futures::future::join_all(self.segments().iter().map(|segment| async { segment.find(id).await })).await;
+        let (mut locations, mut failure) = (Vec::new(), None);
+        for found in looked {
+            match found {
+                Ok(found) => locations.extend(found),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Ok((locations, failure))
+    }
+
+    /// Whether each of `ids`, which are sorted, is in one of the packs that are `there`, according to segments other
+    /// than those to `leave_out`.
+    pub(crate) async fn are_told(
+        self: &Arc<Self>,
+        ids: Vec<BlobId>,
+        leave_out: &HashSet<ObjectId>,
+        there: &HashSet<ObjectId>,
+    ) -> Result<bool> {
+        self.ensure_listed().await?;
+        let mut left: Arc<[BlobId]> = ids.into();
+        for segment in self.segments().iter().filter(|segment| !leave_out.contains(segment.id())) {
             if left.is_empty() {
                 break;
             }
+            let hits = match find_in(segment, Arc::clone(&left)).await {
+                Ok(hits) => hits,
+                Err(Error::Corrupt { .. } | Error::NotFound { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let told = hits.into_iter().filter(|(_, location)| there.contains(&location.pack.id));
+            let told: HashSet<BlobId> = told.map(|(id, _)| id).collect();
+            left = left.iter().filter(|id| !told.contains(*id)).copied().collect();
         }
-        Ok(found)
+        Ok(left.is_empty())
+    }
+
+    /// The blobs that a segment says are in packs that are `there`, sorted; nothing if it isn't known any more.
+    pub(crate) async fn blobs_of_segment(
+        self: &Arc<Self>,
+        id: &ObjectId,
+        there: &HashSet<ObjectId>,
+    ) -> Result<Option<Vec<BlobId>>> {
+        let name = Name::Index(*id).to_string();
+        let length = match self.store.length(&name).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        let segment = match self.fetch(*id, length).await {
+            Err(error) if error.is_not_found() => return Ok(None),
+            other => other?,
+        };
+        let there = there.clone();
+        let blobs = cpu::start(move || {
+            let blobs = segment.entries().filter_map(|entry| match entry {
+                Ok((id, location)) => there.contains(&location.pack.id).then_some(Ok(id)),
+                Err(error) => Some(Err(error)),
+            });
+            blobs.collect::<Result<Vec<_>>>()
+        });
+        blobs.await.map(Some)
+    }
+
+    /// Forgets segments that were merged, in the cache as well.
+    pub(crate) fn forget_segments(&self, ids: &[ObjectId]) {
+        let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
+        for id in ids {
+            segments.remove(id);
+            if let Some(cache) = &self.cache {
+                // A copy that stays takes up room and does no harm.
+                drop(std::fs::remove_file(cache.join(id.to_string())));
+            }
+        }
     }
 
     /// The segments opened so far.
@@ -277,6 +373,17 @@ impl Index {
     }
 
     async fn load(&self, want: Want) -> Result<()> {
+        for _ in 1..LISTINGS {
+            match self.load_once(want).await {
+                // It was merged with others since it was listed.
+                Err(error) if error.is_not_found() => {}
+                other => return other,
+            }
+        }
+        self.load_once(want).await
+    }
+
+    async fn load_once(&self, want: Want) -> Result<()> {
         let mut wanted = BTreeMap::new();
         for Listed { name, length } in self.store.list(layout::INDEX).await? {
             if let Some(Name::Index(id)) = Name::parse(&name) {

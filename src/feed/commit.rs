@@ -1,0 +1,262 @@
+//! The task that commits: gathers, applies, stores, contends, acknowledges.
+//!
+//! ```text
+//! gather ──> store: apply to the parent, flush ──> contend for the number ──> acknowledge
+//!               ^                                     │ lost
+//!               └────────────── renew <───────────────┘
+//! ```
+//! Owns the registration and the order of these steps. Each is tried again while
+//! the store fails in a way that may pass and somebody still waits for the
+//! outcome; else the changes fail, and the next begin anew from the parent.
+//!
+//! Invariant: once a record's put was issued, nothing else is done until it is
+//! known whether it landed, however long that takes. So a change that is told
+//! to have failed isn't committed, and none is committed twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::blobs::{BlobWriter, Evidence, WriteStats};
+use crate::draft::Draft;
+use crate::error::{Error, Result};
+use crate::feed::chunks::Epoch;
+use crate::feed::failure::{causes, failure, unsettled};
+use crate::feed::queue::{Op, Submission};
+use crate::feed::{Ending, News, Receipt, Shared};
+use crate::id::BlobId;
+use crate::index::PackRef;
+use crate::registration::Registration;
+use crate::snapshot::{Content, Snapshot};
+
+/// The pause before a step is tried again; each further one is twice as long, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// Commits for one feed.
+pub(super) struct Committer {
+    shared: Arc<Shared>,
+    registration: Registration,
+    evidence: Arc<Evidence>,
+    /// Whether another writer took the number, so that the registration must be renewed first.
+    superseded: bool,
+    /// Packs with chunks that no record names yet.
+    unnamed: Vec<PackRef>,
+    /// What failed first since the feed was closed.
+    failed: Option<Arc<Error>>,
+}
+
+/// Chunks that were stored.
+#[derive(Default)]
+struct Flushed {
+    packs: Vec<PackRef>,
+    written: WriteStats,
+}
+
+/// What is to be done next for a commit.
+enum Step {
+    Store,
+    Contend(Box<Content>),
+    Renew,
+}
+
+impl Committer {
+    pub(super) fn new(shared: Arc<Shared>, registration: Registration, evidence: Arc<Evidence>) -> Self {
+        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None }
+    }
+
+    /// Commits until the feed is closed and nothing waits any more.
+    pub(super) async fn run(mut self) {
+        // Whatever ends this task, nobody waits for it for ever.
+        let ending = Ending(Arc::clone(&self.shared));
+        while let Some(mut batch) = self.shared.queue.gather().await {
+            let outcome = self.commit(&mut batch).await;
+            self.answer(batch, outcome);
+            if self.registration.is_undecided() {
+                // Closed, and out of time: nothing may follow what isn't settled.
+                break;
+            }
+        }
+        self.registration.end().await;
+        ending.done(self.failed);
+    }
+
+    /// Commits a batch; those whose contents are lost are told and taken out of it on the way.
+    async fn commit(&mut self, batch: &mut Vec<Submission>) -> Result<Snapshot, Arc<Error>> {
+        let mut chunks = match batch.iter().any(|submission| submission.chunks.is_some()) {
+            true => self.shared.chunks.take().await,
+            false => None,
+        };
+        let mut step = if self.superseded { Step::Renew } else { Step::Store };
+        let mut pause = FIRST_PAUSE;
+        loop {
+            // Once they are in a record's content it is too late.
+            if !matches!(step, Step::Contend(_)) && self.shed_lost(batch) && batch.is_empty() {
+                return Err(Arc::new(self.shared.chunks.loss()));
+            }
+            let done = match &step {
+                Step::Store => self.store(batch, &mut chunks).await.map(|content| Step::Contend(Box::new(content))),
+                Step::Contend(content) => match self.registration.contend(content).await {
+                    Ok(Some(snapshot)) => return Ok(snapshot),
+                    Ok(None) => {
+                        self.superseded = true;
+                        Ok(Step::Renew)
+                    }
+                    Err(error) => Err(Arc::new(error)),
+                },
+                Step::Renew => self.renew().await.map(|()| Step::Store),
+            };
+            let error = match done {
+                Ok(next) => {
+                    (step, pause) = (next, FIRST_PAUSE);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            // What can do without the contents that were lost is tried again at once.
+            if matches!(step, Step::Store) && batch.iter().any(|submission| self.is_lost(submission)) {
+                continue;
+            }
+            if !self.goes_on(&error, batch) {
+                return Err(error);
+            }
+            tracing::warn!(series = self.shared.series, %error, "a commit of a feed waits for the store");
+            self.shared.news().trouble = Some(error);
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Whether a failed step is tried again.
+    fn goes_on(&self, error: &Error, batch: &[Submission]) -> bool {
+        if self.registration.is_undecided() {
+            let deadline = self.shared.options.deadline;
+            return self.shared.queue.closed().is_none_or(|closed| Instant::now() < closed + deadline);
+        }
+        error.is_retryable() && batch.iter().any(Submission::is_awaited)
+    }
+
+    async fn renew(&mut self) -> Result<(), Arc<Error>> {
+        let collection = self.registration.collection();
+        self.registration.renew().await?;
+        self.superseded = false;
+        self.evidence = Evidence::new(self.registration.condemned());
+        let (chunks, evidence) = (&self.shared.chunks, Arc::clone(&self.evidence));
+        chunks.renew(self.registration.id(), evidence);
+        if self.registration.collection() != collection {
+            // What was found stored under the old registration may be about to be deleted, or is.
+            let reason = "the repository was tidied up while it was stored; put it again";
+            chunks.lose_all(Error::conflict("a content", reason)).await;
+            self.unnamed.clear();
+        }
+        self.shared.news().latest = self.registration.parent().map(Arc::new);
+        Ok(())
+    }
+
+    /// Applies a batch to the parent's tree and stores what comes of it, beside the chunks that it needs.
+    ///
+    /// Chunks have a writer of their own, so that a failure of one part doesn't take the other along.
+    async fn store(
+        &mut self,
+        batch: &[Submission],
+        chunks: &mut Option<(BlobWriter, Epoch)>,
+    ) -> Result<Content, Arc<Error>> {
+        let flush = async {
+            let Some((mut writer, epoch)) = chunks.take().filter(|(_, epoch)| !self.shared.chunks.is_lost(*epoch))
+            else {
+                return Ok(Flushed::default());
+            };
+            match writer.settle(&BlobId::new([0; BlobId::LEN])).await {
+                Ok(stored) => Ok(Flushed { packs: stored.packs, written: writer.stats() }),
+                Err(error) => Err(self.shared.chunks.lose(epoch, error)),
+            }
+        };
+        let (flushed, content) = tokio::join!(flush, self.apply(batch));
+        let Flushed { packs, written } = flushed?;
+        self.unnamed.extend(packs);
+        let mut content = content?;
+        content.stored.packs.extend(&self.unnamed);
+        content.stats.new_blobs += written.new_blobs;
+        content.stats.new_bytes += written.new_bytes;
+        content.stats.stored_bytes += written.stored_bytes;
+        Ok(content)
+    }
+
+    async fn apply(&self, batch: &[Submission]) -> Result<Content> {
+        let shared = &self.shared;
+        let parent = self.registration.parent();
+        let parts = shared.repository.parts().clone();
+        let (id, evidence) = (self.registration.id(), Arc::clone(&self.evidence));
+        let mut writer = BlobWriter::new(parts, id, evidence, shared.options.node_options());
+        if let Some(parent) = &parent {
+            shared.repository.reader_of(parent);
+            writer.adopt(&parent.stored.packs);
+        }
+        let mut draft = Draft::new(&shared.repository, parent.as_ref());
+        for op in batch.iter().flat_map(|submission| &submission.ops) {
+            match op.clone() {
+                Op::Put(key, entry) => draft.put(key, entry)?,
+                Op::Remove(key) => draft.remove(key),
+                Op::RemovePrefix(key) => draft.remove_prefix(key),
+            }
+        }
+        let root = draft.apply(&mut writer).await?;
+        let stored = writer.settle(&root.id).await?;
+        let position = batch.iter().rev().find_map(|submission| submission.position.as_ref());
+        let position = position.map(|position| position.to_vec());
+        Ok(Content {
+            host: shared.options.host.clone(),
+            tags: shared.options.tags.clone(),
+            paths: Vec::new(),
+            position: position.or_else(|| parent.as_ref().and_then(|parent| parent.position.clone())),
+            root: root.id,
+            entries: root.entries,
+            parent: parent.as_ref().map(|parent| parent.number),
+            stats: draft.stats(writer.stats()),
+            failures: Vec::new(),
+            failure_count: 0,
+            stored,
+        })
+    }
+
+    /// Tells those whose contents are lost, and takes them out of the batch; whether there were any.
+    fn shed_lost(&self, batch: &mut Vec<Submission>) -> bool {
+        let before = batch.len();
+        for lost in batch.extract_if(.., |submission| self.is_lost(submission)) {
+            lost.answer(Err(self.shared.chunks.loss()));
+        }
+        batch.len() < before
+    }
+
+    fn is_lost(&self, submission: &Submission) -> bool {
+        submission.chunks.is_some_and(|first| self.shared.chunks.is_lost(first))
+    }
+
+    fn answer(&mut self, batch: Vec<Submission>, outcome: Result<Snapshot, Arc<Error>>) {
+        let snapshot = match outcome {
+            Ok(snapshot) => snapshot,
+            Err(cause) => {
+                let error = match self.registration.is_undecided() {
+                    true => Arc::new(unsettled(&self.shared.series, causes(&cause))),
+                    false => cause,
+                };
+                tracing::warn!(series = self.shared.series, %error, "changes of a feed were not committed");
+                self.shared.news().trouble = Some(Arc::clone(&error));
+                for submission in batch {
+                    submission.answer(Err(failure(&error)));
+                }
+                if self.shared.queue.closed().is_some() {
+                    self.failed.get_or_insert(error);
+                }
+                return;
+            }
+        };
+        self.unnamed.clear();
+        let receipt = Receipt { number: snapshot.number, hash: snapshot.hash, time: snapshot.time };
+        *self.shared.news() = News { latest: Some(Arc::new(snapshot)), trouble: None };
+        for submission in batch {
+            submission.answer(Ok(receipt));
+        }
+    }
+}

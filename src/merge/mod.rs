@@ -1,0 +1,186 @@
+//! Merging: many small packs and index segments into few large ones.
+//!
+//! ```text
+//! plan ──> copy small packs' blobs ──> merge segments ──> begin gc/n ──> delete what is told twice ──> end gc/n
+//! ```
+//! A feed makes a small pack with every commit, and a small segment now and then.
+//! Left alone they would make opening, reading and collecting cost more and more.
+//! They are merged by tiers: when enough of about one size have come together,
+//! they become one of the next size, so that a blob is copied a bounded number
+//! of times.
+//!
+//! Merging copies; only a collection deletes. The collection that a merge begins
+//! condemns what is told twice, and nothing else: a pack all of whose blobs lie
+//! in packs that stay, a segment all of whose entries stand in segments that stay.
+//! Each is verified against a fresh listing before it is deleted (`sweep`). So
+//! nothing that could be read before can't be read afterwards, whatever writers
+//! and readers run beside it, and whoever finds it unfinished may finish it.
+
+mod copy;
+mod segments;
+mod sweep;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::blobs::Condemned;
+use crate::collection::{Collections, Plan, Standing};
+use crate::error::Result;
+use crate::id::ObjectId;
+use crate::layout::{self, Name};
+use crate::repository::Repository;
+
+/// Packs from this length on are left as they are.
+const PACK_LARGE: u64 = 8 << 20;
+
+/// So many packs of a tier are merged.
+const PACKS_MIN: usize = 32;
+
+/// So many segments of a tier are merged.
+const SEGMENTS_MIN: usize = 8;
+
+/// Segments from this length on are left as they are: a merge holds what it merges in memory.
+const SEGMENT_LARGE: u64 = 32 << 20;
+
+/// What one merge copies at most, in bytes of packs.
+const COPY_MAX: u64 = 256 << 20;
+
+/// What could be merged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MergePlan {
+    /// Small packs whose blobs would be copied together.
+    pub packs: u64,
+    /// Their length, in bytes.
+    pub pack_bytes: u64,
+    /// Index segments that would become one.
+    pub segments: u64,
+    /// Their length, in bytes.
+    pub segment_bytes: u64,
+    /// Whether a merge was cut off before it had deleted what it merged; the next one goes on with it.
+    pub unfinished: bool,
+    chosen_packs: Vec<(ObjectId, u64)>,
+    chosen_segments: Vec<(ObjectId, u64)>,
+}
+
+impl MergePlan {
+    /// Whether there is something to do.
+    pub fn is_due(&self) -> bool {
+        self.packs > 0 || self.segments > 0 || self.unfinished
+    }
+}
+
+/// What a merge did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MergeReport {
+    /// Packs that were written.
+    pub packs_written: u64,
+    /// Their length, in bytes.
+    pub bytes_written: u64,
+    /// Packs that were deleted, since everything in them is elsewhere.
+    pub packs_deleted: u64,
+    /// Index segments that were deleted, since others say the same.
+    pub segments_deleted: u64,
+    /// Packs and segments that could not be deleted, because the store refuses or they can't be read. As long as there
+    /// are any, later merges only try to delete them.
+    pub left: u64,
+}
+
+impl Repository {
+    /// Looks what there is to merge: two or three listings.
+    pub async fn plan_merge(&self) -> Result<MergePlan> {
+        let collections = Collections::new(self.parts().clone());
+        let unfinished = matches!(collections.standing().await?, Standing::Open(_));
+        let (index, packs) = futures::try_join!(self.store().list(layout::INDEX), self.store().list(layout::PACKS))?;
+        let packs = packs.into_iter().filter_map(|listed| match Name::parse(&listed.name) {
+            Some(Name::Pack(id)) => Some((id, listed.length)),
+            _ => None,
+        });
+        let segments = index.into_iter().filter_map(|listed| match Name::parse(&listed.name) {
+            Some(Name::Index(id)) => Some((id, listed.length)),
+            _ => None,
+        });
+        let chosen_packs = choose(packs, PACK_LARGE, PACKS_MIN, COPY_MAX);
+        // Small segments say mostly where the blobs of small packs are.
+        let least = if chosen_packs.is_empty() { SEGMENTS_MIN } else { 1 };
+        let chosen_segments = choose(segments, SEGMENT_LARGE, least, 2 * SEGMENT_LARGE);
+        Ok(MergePlan {
+            packs: chosen_packs.len() as u64,
+            pack_bytes: chosen_packs.iter().map(|(_, length)| length).sum(),
+            segments: chosen_segments.len() as u64,
+            segment_bytes: chosen_segments.iter().map(|(_, length)| length).sum(),
+            unfinished,
+            chosen_packs,
+            chosen_segments,
+        })
+    }
+
+    /// Merges small packs and index segments, and deletes those whose content is elsewhere now.
+    ///
+    /// May run beside readers and writers of other processes, and may be dropped: what it copied stays, and the next
+    /// merge goes on. If another merge or collection runs at the same time, one of them deletes.
+    ///
+    /// ```
+    /// # use backstop::*; async fn f(repository: &Repository) -> Result<()> {
+    /// let plan = repository.plan_merge().await?;
+    /// if plan.is_due() {
+    ///     let report = repository.merge(&plan).await?;
+    ///     println!("{} packs became {}", report.packs_deleted, report.packs_written);
+    /// }
+    /// # Ok(()) }
+    /// ```
+    pub async fn merge(&self, plan: &MergePlan) -> Result<MergeReport> {
+        let collections = Collections::new(self.parts().clone());
+        let mut report = MergeReport::default();
+        let number = loop {
+            match collections.standing().await? {
+                Standing::Idle(number) => break number + 1,
+                Standing::Open(number) => {
+                    self.sweep(&collections, number, &mut report).await?;
+                    if report.left > 0 {
+                        return Ok(report);
+                    }
+                }
+            }
+        };
+        let copied = self.copy_packs(&plan.chosen_packs, &mut report).await?;
+        let merged = self.merge_segments(&plan.chosen_segments, &copied).await?;
+        if copied.is_empty() && merged.is_empty() {
+            return Ok(report);
+        }
+        let mut prefixes: Vec<_> = copied.iter().map(Condemned::prefix).collect();
+        prefixes.sort_unstable();
+        prefixes.dedup();
+        let condemned = Plan { packs: prefixes, segments: merged.into_iter().collect() };
+        if collections.begin(number, condemned).await? {
+            self.sweep(&collections, number, &mut report).await?;
+        }
+        Ok(report)
+    }
+}
+
+/// Those of a tier that holds enough of them, up to `most` bytes together. A tier is a factor of eight in length.
+fn choose(listed: impl Iterator<Item = (ObjectId, u64)>, large: u64, least: usize, most: u64) -> Vec<(ObjectId, u64)> {
+    let mut tiers = BTreeMap::<u32, BTreeSet<(u64, ObjectId)>>::new();
+    for (id, length) in listed.filter(|(_, length)| *length < large) {
+        tiers.entry(length.max(1).ilog2() / 3).or_default().insert((length, id));
+    }
+    let mut chosen = Vec::new();
+    let mut bytes = 0;
+    // A tier takes in those below it, which would soon follow.
+    let mut smaller = Vec::new();
+    for tier in tiers.into_values() {
+        smaller.extend(tier);
+        if smaller.len() >= least {
+            for (length, id) in smaller.drain(..) {
+                if bytes + length <= most {
+                    bytes += length;
+                    chosen.push((id, length));
+                }
+            }
+        }
+    }
+    chosen
+}

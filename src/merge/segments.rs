@@ -1,0 +1,60 @@
+//! Merges index segments.
+
+use std::collections::{BTreeSet, HashSet};
+
+use crate::cpu;
+use crate::error::{Error, Result};
+use crate::id::ObjectId;
+use crate::index::SegmentBuilder;
+use crate::layout::{self, Name};
+use crate::repository::Repository;
+
+impl Repository {
+    /// Stores one segment that says what `segments` say of packs that are there and weren't copied; those merged.
+    pub(super) async fn merge_segments(
+        &self,
+        segments: &[(ObjectId, u64)],
+        copied: &BTreeSet<ObjectId>,
+    ) -> Result<BTreeSet<ObjectId>> {
+        let (mut builder, mut merged) = (SegmentBuilder::default(), BTreeSet::new());
+        if segments.is_empty() {
+            return Ok(merged);
+        }
+        // A pack that a segment describes was there before the segment was, so one that isn't listed now is gone.
+        let there = self.list_packs().await?;
+        for (id, length) in segments {
+            let segment = match self.index().fetch(*id, *length).await {
+                Ok(segment) => segment,
+                Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                    tracing::warn!(segment = %id, %error, "an index segment can't be merged");
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let (there, copied) = (there.clone(), copied.clone());
+            builder = cpu::start(move || {
+                for entry in segment.entries() {
+                    let (id, location) = entry?;
+                    if there.contains(&location.pack.id) && !copied.contains(&location.pack.id) {
+                        builder.add_blob(id, &location)?;
+                    }
+                }
+                Ok(builder)
+            })
+            .await?;
+            merged.insert(*id);
+        }
+        self.index().publish(builder, self.surroundings()).await?;
+        Ok(merged)
+    }
+
+    /// The packs that are there now.
+    pub(super) async fn list_packs(&self) -> Result<std::sync::Arc<HashSet<ObjectId>>> {
+        let listed = self.store().list(layout::PACKS).await?;
+        let ids = listed.iter().filter_map(|listed| match Name::parse(&listed.name) {
+            Some(Name::Pack(id)) => Some(id),
+            _ => None,
+        });
+        Ok(std::sync::Arc::new(ids.collect()))
+    }
+}

@@ -1,0 +1,120 @@
+//! Deletes what a collection condemned, as far as it is told twice.
+
+use std::collections::HashSet;
+
+use futures::StreamExt;
+
+use crate::blobs::Condemned;
+use crate::collection::Collections;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, ObjectId};
+use crate::index::{RecentPack, Want};
+use crate::layout::{self, Name};
+use crate::merge::MergeReport;
+use crate::repository::Repository;
+
+/// Footers read at a time.
+const FOOTERS: usize = 16;
+
+impl Repository {
+    /// Carries out collection `number`, which was begun here or elsewhere, and ends it.
+    ///
+    /// What it condemned is looked at anew: what has become the only place of something is copied first. As long as
+    /// something that was condemned is there the collection doesn't end, so that nobody ever relies on that again.
+    pub(super) async fn sweep(&self, collections: &Collections, number: u64, report: &mut MergeReport) -> Result<()> {
+        let plan = match collections.read(number).await {
+            Ok(plan) => plan,
+            // Someone else has carried it out, and a later one has tidied it away.
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let condemned = Condemned::new(plan.packs);
+        let segments: HashSet<ObjectId> = plan.segments.iter().copied().collect();
+        // A segment describes packs that were there before it, so the segments are listed first.
+        self.index().refresh(Want::Bulk).await?;
+        let listed = self.store().list(layout::PACKS).await?;
+        let (doomed, kept): (Vec<_>, Vec<_>) =
+            listed.into_iter().filter_map(pack).partition(|(id, _)| condemned.contains(id));
+        let mut there: HashSet<ObjectId> = kept.into_iter().map(|(id, _)| id).collect();
+
+        let mut gone = Vec::new();
+        let mut left = 0;
+        let mut footers = futures::stream::iter(doomed).map(|(id, length)| self.blobs_of(id, length)).buffered(FOOTERS);
+        while let Some((id, length, blobs)) = footers.next().await.transpose()? {
+            let elsewhere = match blobs {
+                Some(blobs) => self.are_elsewhere((id, length), blobs, &segments, &mut there, report).await?,
+                None => false,
+            };
+            if elsewhere && self.delete(Name::Pack(id)).await? {
+                gone.push(id);
+                report.packs_deleted += 1;
+            } else {
+                left += 1;
+            }
+        }
+        self.index().forget_gone(gone);
+
+        let mut merged = Vec::new();
+        for id in &plan.segments {
+            let Some(blobs) = self.index().blobs_of_segment(id, &there).await? else { continue };
+            if self.index().are_told(blobs, &segments, &there).await? && self.delete(Name::Index(*id)).await? {
+                merged.push(*id);
+                report.segments_deleted += 1;
+            } else {
+                left += 1;
+            }
+        }
+        self.index().forget_segments(&merged);
+        report.left = left;
+        if left == 0 { collections.end(number).await } else { Ok(()) }
+    }
+
+    /// Whether all blobs of a condemned pack are in packs that stay; if not, they are copied.
+    async fn are_elsewhere(
+        &self,
+        pack: (ObjectId, u64),
+        blobs: Vec<BlobId>,
+        segments: &HashSet<ObjectId>,
+        there: &mut HashSet<ObjectId>,
+        report: &mut MergeReport,
+    ) -> Result<bool> {
+        if self.index().are_told(blobs.clone(), segments, there).await? {
+            return Ok(true);
+        }
+        let before = self.list_packs().await?;
+        self.copy_packs(&[pack], report).await?;
+        there.extend(self.list_packs().await?.difference(&before));
+        self.index().are_told(blobs, segments, there).await
+    }
+
+    /// The blobs of a pack; nothing if it can't be read, which is no reason to delete it.
+    async fn blobs_of(&self, id: ObjectId, length: u64) -> Result<(ObjectId, u64, Option<Vec<BlobId>>)> {
+        match RecentPack::read(id, length, self.store(), self.keyring()).await {
+            Ok(pack) => Ok((id, length, Some(pack.ids()))),
+            Err(error @ Error::Store { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(pack = %id, %error, "a pack was merged and can't be read any more");
+                Ok((id, length, None))
+            }
+        }
+    }
+
+    /// Deletes an object; false where the store doesn't allow it.
+    async fn delete(&self, name: Name) -> Result<bool> {
+        match self.store().delete(&name.to_string()).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.is_retryable() => Err(error),
+            Err(error) => {
+                tracing::warn!(%name, %error, "an object that was merged can't be deleted");
+                Ok(false)
+            }
+        }
+    }
+}
+
+fn pack(listed: crate::store::Listed) -> Option<(ObjectId, u64)> {
+    match Name::parse(&listed.name) {
+        Some(Name::Pack(id)) => Some((id, listed.length)),
+        _ => None,
+    }
+}
