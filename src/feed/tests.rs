@@ -16,7 +16,7 @@ use crate::object;
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::{Body, Record};
 use crate::store::Created;
-use crate::testing::stores::{Fault, FaultyStore, Kind as Call};
+use crate::testing::stores::{Fault, FaultyStore, Kind as Call, Reply};
 
 const SERIES: &str = "accounts";
 
@@ -168,4 +168,40 @@ async fn contents_begun_before_a_collection_are_not_relied_on_under_a_new_regist
     }
     feed.close().await.unwrap();
     assert_eq!(paths(&store).await, ["renews", "slow 2"]);
+}
+
+#[tokio::test]
+async fn a_registration_that_cannot_be_renewed_costs_no_content_that_is_on_its_way() {
+    let store = memory();
+    let repository = create(&store).await;
+    let denied = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&denied);
+    let faulty = FaultyStore::new(Arc::clone(&store), move |call| {
+        let registers = call.kind == Call::Put && call.name.starts_with("writers/");
+        (registers && switch.load(Ordering::SeqCst)).then_some(Fault { done: false, reply: Reply::Denied })
+    });
+    let feed = open(&faulty.shared()).await.feed(SERIES, FeedOptions::default()).await.unwrap();
+    let (mut sender, receiver) = tokio::io::duplex(1 << 20);
+    let slow = tokio::spawn({
+        let feed = feed.clone();
+        async move { feed.put_reader(&key("slow"), receiver, &Metadata::default()).await }
+    });
+    let mut noise = vec![0; 1 << 20];
+    blake3::Hasher::new().finalize_xof().fill(&mut noise);
+    sender.write_all(&noise).await.unwrap();
+    while feed.shared().chunks.is_empty().await {
+        tokio::task::yield_now().await;
+    }
+    denied.store(true, Ordering::SeqCst);
+    fence(&repository).await;
+    assert!(put(&feed, "a", "x").await.is_err());
+    assert!(put(&feed, "large", &"x".repeat(100_000)).await.is_err());
+    denied.store(false, Ordering::SeqCst);
+    drop(sender);
+    slow.await.unwrap().unwrap();
+    feed.close().await.unwrap();
+    assert_eq!(paths(&store).await, ["slow"]);
+    let options = crate::check::CheckOptions::default();
+    let report = open(&store).await.check(&options, Arc::new(crate::progress::NoProgress)).await.unwrap();
+    assert_eq!(report.defects, 0, "{:?}", report.findings);
 }
