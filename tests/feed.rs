@@ -976,6 +976,11 @@ async fn a_content_that_is_put_again_is_stored_once_and_found_by_everyone() {
         for feed in &feeds {
             put(feed, format!("photo {}", round % 7), &photo).await.unwrap();
             put(feed, format!("other {round}"), random.bytes(2_000)).await.unwrap();
+            // Before a segment says of everything where it is.
+            if round < 3 {
+                let held = contents(&open(&store).await, &feed.snapshot().unwrap()).await;
+                assert!(held[&key(format!("photo {round}"))] == photo, "round {round}");
+            }
         }
     }
     for feed in feeds {
