@@ -161,6 +161,12 @@ impl Chunks {
         Some((writer, epoch))
     }
 
+    /// Whether nothing was added since a writer was taken.
+    #[cfg(test)]
+    pub(super) async fn is_empty(&self) -> bool {
+        self.shared.gathering.lock().await.writer.is_none()
+    }
+
     /// Gives up everything that was added so far.
     pub(super) async fn lose_all(&self, cause: Error) {
         let mut gathering = self.shared.gathering.lock().await;

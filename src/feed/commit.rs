@@ -18,10 +18,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::blobs::{BlobWriter, Evidence, WriteStats};
+use crate::blobs::{BlobWriter, Evidence, Stored, WriteStats};
 use crate::draft::Draft;
 use crate::error::{Error, Result};
-use crate::feed::chunks::Epoch;
 use crate::feed::failure::{causes, failure, unsettled};
 use crate::feed::queue::{Op, Submission};
 use crate::feed::{Ending, News, Receipt, Shared};
@@ -84,10 +83,7 @@ impl Committer {
 
     /// Commits a batch; those whose contents are lost are told and taken out of it on the way.
     async fn commit(&mut self, batch: &mut Vec<Submission>) -> Result<Snapshot, Arc<Error>> {
-        let mut chunks = match batch.iter().any(|submission| submission.chunks.is_some()) {
-            true => self.shared.chunks.take().await,
-            false => None,
-        };
+        let mut needs_chunks = batch.iter().any(|submission| submission.chunks.is_some());
         let mut step = if self.superseded { Step::Renew } else { Step::Store };
         let mut pause = FIRST_PAUSE;
         loop {
@@ -96,7 +92,9 @@ impl Committer {
                 return Err(Arc::new(self.shared.chunks.loss()));
             }
             let done = match &step {
-                Step::Store => self.store(batch, &mut chunks).await.map(|content| Step::Contend(Box::new(content))),
+                Step::Store => {
+                    self.store(batch, &mut needs_chunks).await.map(|content| Step::Contend(Box::new(content)))
+                }
                 Step::Contend(content) => match self.registration.contend(content).await {
                     Ok(Some(snapshot)) => return Ok(snapshot),
                     Ok(None) => {
@@ -154,33 +152,38 @@ impl Committer {
         Ok(())
     }
 
-    /// Applies a batch to the parent's tree and stores what comes of it, beside the chunks that it needs.
+    /// Applies a batch to the parent's tree and stores what comes of it, beside the chunks that it needs, unless that
+    /// was done at an earlier attempt.
     ///
     /// Chunks have a writer of their own, so that a failure of one part doesn't take the other along.
-    async fn store(
-        &mut self,
-        batch: &[Submission],
-        chunks: &mut Option<(BlobWriter, Epoch)>,
-    ) -> Result<Content, Arc<Error>> {
-        let flush = async {
-            let Some((mut writer, epoch)) = chunks.take().filter(|(_, epoch)| !self.shared.chunks.is_lost(*epoch))
-            else {
-                return Ok(Flushed::default());
-            };
-            match writer.settle(&BlobId::new([0; BlobId::LEN])).await {
-                Ok(stored) => Ok(Flushed { packs: stored.packs, written: writer.stats() }),
-                Err(error) => Err(self.shared.chunks.lose(epoch, error)),
-            }
-        };
+    async fn store(&mut self, batch: &[Submission], needs_chunks: &mut bool) -> Result<Content, Arc<Error>> {
+        let flush = async { if *needs_chunks { self.flush_chunks().await } else { Ok(Flushed::default()) } };
         let (flushed, content) = tokio::join!(flush, self.apply(batch));
         let Flushed { packs, written } = flushed?;
+        *needs_chunks = false;
         self.unnamed.extend(packs);
         let mut content = content?;
-        content.stored.packs.extend(&self.unnamed);
+        let Stored { packs: named, .. } = &mut content.stored;
+        for pack in &self.unnamed {
+            if !named.contains(pack) {
+                named.push(*pack);
+            }
+        }
         content.stats.new_blobs += written.new_blobs;
         content.stats.new_bytes += written.new_bytes;
         content.stats.stored_bytes += written.stored_bytes;
         Ok(content)
+    }
+
+    /// Stores the chunks that were added so far. A writer that is taken must be flushed here and now, or be lost:
+    /// contents that aren't in this commit have chunks in it, too.
+    async fn flush_chunks(&self) -> Result<Flushed, Arc<Error>> {
+        let chunks = &self.shared.chunks;
+        let Some((mut writer, epoch)) = chunks.take().await else { return Ok(Flushed::default()) };
+        match writer.settle(&BlobId::new([0; BlobId::LEN])).await {
+            Ok(stored) => Ok(Flushed { packs: stored.packs, written: writer.stats() }),
+            Err(error) => Err(chunks.lose(epoch, error)),
+        }
     }
 
     async fn apply(&self, batch: &[Submission]) -> Result<Content> {

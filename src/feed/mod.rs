@@ -312,3 +312,6 @@ impl Feed {
         unsettled(&shared.series, format!("not within {:?}: {trouble}", shared.options.deadline))
     }
 }
+
+#[cfg(test)]
+mod tests;
