@@ -9,6 +9,7 @@
 //! of `draft`, how a number is won that of `registration`.
 //!
 //! - `queue`: what waits, in order. `chunks`: large contents. `commit`: the committer.
+//! - `tidy`: merging beside the commits.
 //! - `options`, `batch`, `failure`: what goes in, and what comes out when it goes wrong.
 //!
 //! Invariants: a change is acknowledged only once a record that holds it is
@@ -23,6 +24,7 @@ mod commit;
 mod failure;
 mod options;
 mod queue;
+mod tidy;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
