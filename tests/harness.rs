@@ -197,6 +197,7 @@ async fn the_tracing_store_tells_the_longest_chain() {
     assert_eq!(chain.len(), 4, "{chain:?}");
     assert_eq!((chain[0], chain[3]), (Kind::Put, Kind::List));
     assert_eq!((trace.counts.total(), trace.counts.bytes_written, trace.counts.bytes_read), (6, 7, 10));
+    assert!(trace.took.len() == 6 && trace.took.iter().all(|(_, took)| *took == latency), "{:?}", trace.took);
     assert_eq!((store.take().counts.total(), store.take().chain.len()), (0, 0));
 
     // Half a round trip apart: the chain goes by what was over, the time by what was waited for.

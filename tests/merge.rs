@@ -25,7 +25,7 @@ async fn fragmented(store: &Arc<dyn ObjectStore>) -> (Folder, Vec<(Snapshot, Con
     let (folder, repository, mut random) = (Folder::new(), create(store).await, Random::new(5));
     let mut snapshots = Vec::new();
     for number in 0..BACKUPS {
-        let length = 3000 + 10 * number;
+        let length = 1500 + number;
         folder.write(format!("folder/{}", number % 10), random.bytes(length));
         let snapshot = snapshot(&repository, &folder).await;
         snapshots.push((snapshot, folder.files()));

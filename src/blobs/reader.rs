@@ -16,7 +16,7 @@ use crate::cpu;
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
-use crate::index::{Index, Location, PackRow, Segment, Want};
+use crate::index::{Index, Location, PackRow, Want};
 use crate::layout::Name;
 use crate::object::too_short;
 use crate::pack::{BLOCKS_START, BlockKind, Hint, Place, parse_header, split_hints};
@@ -74,9 +74,9 @@ impl BlobReader {
         &self.memory
     }
 
-    /// The index that says where blobs are.
-    pub(crate) fn index(&self) -> &Arc<Index> {
-        &self.index
+    /// Gets ready to look something up in the index; who does so while it reads nodes by their hints saves round trips.
+    pub(crate) async fn prepare(&self) -> Result<()> {
+        futures::try_join!(self.index.ensure_listed(), self.index.load_recent()).map(drop)
     }
 
     /// Takes note of what a snapshot's record says of where its blobs are.
@@ -107,17 +107,18 @@ impl BlobReader {
             if refresh {
                 self.index.refresh(Want::Pages).await?;
             }
-            let (segments, _) = futures::try_join!(self.index.known(), self.index.load_recent())?;
+            self.prepare().await?;
             if let Some(location) = self.index.find_recent(id) {
                 match self.read_at(kind, id, &location).await {
                     Ok(blob) => return Ok(blob),
                     Err(error) => failure = Some(error),
                 }
             }
-            for segment in segments {
-                match self.read_from(&segment, kind, id).await {
-                    Ok(Some(blob)) => return Ok(blob),
-                    Ok(None) => {}
+            let (locations, missed) = self.index.locate(id).await?;
+            failure = missed.or(failure);
+            for location in locations {
+                match self.read_at(kind, id, &location).await {
+                    Ok(blob) => return Ok(blob),
                     Err(error) => failure = Some(error),
                 }
             }
@@ -139,13 +140,6 @@ impl BlobReader {
         let (_, hints) = split_hints(block, name)?;
         self.memory.keep_children(&node, hint.at, hints, &hint.pack, &hint.place);
         Ok(node)
-    }
-
-    async fn read_from(&self, segment: &Segment, kind: BlockKind, id: &BlobId) -> Result<Option<Bytes>> {
-        match segment.find(id).await? {
-            Some(location) => self.read_at(kind, id, &location).await.map(Some),
-            None => Ok(None),
-        }
     }
 
     /// Where chunks are of which there are many; those that no segment at hand knows are missing from the answer.

@@ -7,6 +7,8 @@
 //! business of the module that reads it. What is wrong is data, not an error:
 //! a check goes on past it, and fails only when the store does.
 //!
+//! Where something is wrong and a collection ran meanwhile, all is looked at again.
+//!
 //! Records are listed before the index and the index before the packs, the
 //! reverse of the order in which a writer stores them, so that a backup that
 //! runs beside a check doesn't look like damage.
@@ -30,9 +32,13 @@ pub use findings::{Finding, FindingKind};
 use crate::check::findings::Findings;
 use crate::check::survey::Survey;
 use crate::check::trees::Trees;
+use crate::collection::{Collections, Standing};
 use crate::error::{Error, Result};
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
+
+/// How often a check is made when collections run beside it.
+const ATTEMPTS: usize = 3;
 
 /// How thoroughly a repository is checked.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -114,6 +120,20 @@ impl Repository {
     /// error but a finding.
     pub async fn check(&self, options: &CheckOptions, progress: Arc<dyn Progress>) -> Result<CheckReport> {
         options.validate()?;
+        let collections = Collections::new(self.parts().clone());
+        for _ in 1..ATTEMPTS {
+            let before = collections.standing().await?;
+            let report = self.check_once(options, &progress).await?;
+            let quiet = matches!(before, Standing::Idle(_)) && collections.standing().await? == before;
+            if report.is_sound() || quiet {
+                return Ok(report);
+            }
+            // What was merged and deleted meanwhile may be what is missing.
+        }
+        self.check_once(options, &progress).await
+    }
+
+    async fn check_once(&self, options: &CheckOptions, progress: &Arc<dyn Progress>) -> Result<CheckReport> {
         progress.phase(Phase::CheckingStructure);
         let (mut findings, mut report) = (Findings::default(), CheckReport::default());
         self.check_config(&mut findings).await?;
@@ -124,14 +144,14 @@ impl Repository {
 
         let segments = Arc::new(self.check_segments(&mut findings).await?);
         let named = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
-        let packs = self.check_packs(&segments, &named, options, &mut findings, &mut report, &progress).await?;
+        let packs = self.check_packs(&segments, &named, options, &mut findings, &mut report, progress).await?;
         progress.phase(Phase::CheckingStructure);
         report.snapshots = snapshots.len() as u64;
         report.segments = segments.list.len() as u64;
         let unindexed = packs.unindexed.clone();
         let survey = Arc::new(Survey::new(self, segments, packs, named));
 
-        let mut trees = Trees::new(survey, &snapshots, findings, progress);
+        let mut trees = Trees::new(survey, &snapshots, findings, Arc::clone(progress));
         trees.walk(&mut report).await?;
         trees.name_leftovers(&unindexed);
         trees.attribute().await?;

@@ -4,7 +4,7 @@
 //! requests at most times, and compared with what the index says of the pack in
 //! both directions. What reading all of a pack adds is in `data`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
@@ -188,7 +188,14 @@ impl Repository {
         }
         let mut packs = collect.finish()?;
         packs.unindexed.sort_unstable();
-        name_missing(segments, &packs, findings);
+        let segments = Arc::clone(segments);
+        let mut missing = std::mem::take(findings);
+        let (packs, missing) = cpu::start(move || {
+            name_missing(&segments, &packs, &mut missing)?;
+            Ok((packs, missing))
+        })
+        .await?;
+        *findings = missing;
         Ok(packs)
     }
 }
@@ -201,14 +208,41 @@ fn pack((name, length): (Name, u64)) -> Option<(ObjectId, u64)> {
 }
 
 /// Names the packs that the index knows and the store doesn't.
-fn name_missing(segments: &Segments, packs: &Packs, findings: &mut Findings) {
-    for (pack, naming) in &segments.naming {
-        if !packs.states.contains_key(pack) {
-            let blobs: u64 = naming.iter().map(|(_, blobs)| blobs).sum();
-            let problem = format!("it does not exist, and the index says that {blobs} blobs are in it");
-            findings.add_new(FindingKind::Missing, Name::Pack(*pack), problem);
+///
+/// It is no defect if everything that was in them is elsewhere: they were merged, and the segments will be.
+fn name_missing(segments: &Segments, packs: &Packs, findings: &mut Findings) -> Result<()> {
+    let missing: HashMap<_, _> = segments.naming.iter().filter(|(pack, _)| !packs.states.contains_key(pack)).collect();
+    let naming: BTreeSet<_> = missing.values().flat_map(|naming| naming.iter().map(|(segment, _)| *segment)).collect();
+    let mut lost = HashSet::new();
+    for segment in naming {
+        for entry in segments.list[segment].entries() {
+            let (id, location) = entry?;
+            let pack = location.pack.id;
+            if missing.contains_key(&pack) && !lost.contains(&pack) && !is_elsewhere(segments, packs, &id)? {
+                lost.insert(pack);
+            }
         }
     }
+    for (pack, naming) in missing {
+        let blobs: u64 = naming.iter().map(|(_, blobs)| blobs).sum();
+        let (kind, problem) = if lost.contains(pack) {
+            (FindingKind::Missing, format!("it does not exist, and the index says that {blobs} blobs are in it"))
+        } else {
+            (FindingKind::Leftover, format!("it was merged; the index still names it for {blobs} blobs"))
+        };
+        findings.add_new(kind, Name::Pack(*pack), problem);
+    }
+    Ok(())
+}
+
+/// Whether a blob is in a pack that is there.
+fn is_elsewhere(segments: &Segments, packs: &Packs, id: &BlobId) -> Result<bool> {
+    for segment in segments.list.iter().map(AsRef::as_ref).chain(&packs.spare) {
+        if segment.find_local(id)?.is_some_and(|location| packs.states.contains_key(&location.pack.id)) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Takes in what is seen of packs.

@@ -36,6 +36,8 @@ impl Repository {
             };
             match verified {
                 Ok(verified) => Ok(Some(Ok(verified))),
+                // It was merged since it was listed.
+                Err(error) if error.is_not_found() => Ok(None),
                 Err(error) => Trouble::of(error).map(|trouble| Some(Err(trouble))),
             }
         };

@@ -27,7 +27,7 @@ use crate::object;
 use crate::store::{Created, Listed, Store};
 
 /// A reader fetches segments up to this length whole: one request instead of several.
-const WHOLE_MAX: u64 = 1 << 20;
+const WHOLE_MAX: u64 = 128 << 10;
 
 /// A reader of very much fetches all segments whole if they come to this much together.
 const BULK_MAX: u64 = 64 << 20;
@@ -203,12 +203,6 @@ impl Index {
         }
     }
 
-    /// The segments, listed if they haven't been yet.
-    pub(crate) async fn known(self: &Arc<Self>) -> Result<Vec<Shared>> {
-        self.ensure_listed().await?;
-        Ok(self.segments())
-    }
-
     /// Where `id` is according to the segments and footers at hand; see [`Index::refresh`].
     pub(crate) fn find_local(&self, id: &BlobId) -> Result<Option<Location>> {
         if let Some(location) = self.find_recent(id) {
@@ -233,14 +227,20 @@ impl Index {
         let mut left: Arc<[BlobId]> = ids.iter().filter(|id| !found.contains_key(*id)).copied().collect();
         for refresh in [false, true] {
             let mut gone = false;
-            for segment in self.segments() {
-                match find_in(&segment, Arc::clone(&left)).await {
-                    Ok(hits) => found.extend(hits),
-                    Err(Error::Corrupt { object, reason }) => {
-                        *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+            let (remote, local): (Vec<_>, Vec<_>) = self.segments().into_iter().partition(|one| one.is_remote());
+            // Those at hand one after the other, since each finds some; of the others a round trip is what counts.
+            let waves = local.into_iter().map(|one| vec![one]).chain([remote]);
+            for wave in waves {
+                let looked = futures::future::join_all(wave.iter().map(|one| find_in(one, Arc::clone(&left)))).await;
+                for hits in looked {
+                    match hits {
+                        Ok(hits) => found.extend(hits),
+                        Err(Error::Corrupt { object, reason }) => {
+                            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+                        }
+                        Err(Error::NotFound { .. }) => gone = true,
+                        Err(error) => return Err(error),
                     }
-                    Err(Error::NotFound { .. }) => gone = true,
-                    Err(error) => return Err(error),
                 }
                 left = left.iter().filter(|id| !found.contains_key(*id)).copied().collect();
                 if left.is_empty() {
@@ -253,6 +253,21 @@ impl Index {
             self.refresh(Want::Bulk).await?;
         }
         Ok(found)
+    }
+
+    /// Everywhere where `id` is according to the segments, and the last of the errors met on the way.
+    pub(crate) async fn locate(self: &Arc<Self>, id: &BlobId) -> Result<(Vec<Location>, Option<Error>)> {
+        self.ensure_listed().await?;
+        let looked =
+            futures::future::join_all(self.segments().iter().map(|segment| async { segment.find(id).await })).await;
+        let (mut locations, mut failure) = (Vec::new(), None);
+        for found in looked {
+            match found {
+                Ok(found) => locations.extend(found),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Ok((locations, failure))
     }
 
     /// Whether each of `ids`, which are sorted, is in one of the packs that are `there`, according to segments other

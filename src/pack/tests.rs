@@ -47,7 +47,7 @@ fn blocks() -> Vec<CompressedBlock> {
 fn places() -> [Place; 2] {
     let place = |number: u32| Place {
         kind: BlockKind::Nodes,
-        encoding: if number % 2 == 0 { Encoding::Raw } else { Encoding::Zstd },
+        encoding: if number.is_multiple_of(2) { Encoding::Raw } else { Encoding::Zstd },
         number,
         offset: 1000 * number,
         stored_len: 300,

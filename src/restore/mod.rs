@@ -137,10 +137,14 @@ impl Repository {
         progress: Arc<dyn Progress>,
     ) -> Result<RestoreReport> {
         progress.phase(Phase::Preparing);
-        let (selection, span) = self.select(snapshot, path).await?;
-        if path.is_none() {
+        let (selection, span) = if path.is_some() {
+            // What it fails with shows again when something is looked up, if that comes to pass.
+            let (selected, _) = futures::join!(self.select(snapshot, path), self.reader_of(snapshot).prepare());
+            selected?
+        } else {
             self.index().refresh(Want::Bulk).await?;
-        }
+            self.select(snapshot, path).await?
+        };
         let (folder, dry_run) = (to.to_owned(), options.dry_run);
         let destination = cpu::block(move || open(&folder, dry_run)).await?;
         progress.phase(if options.dry_run { Phase::Comparing } else { Phase::Restoring });

@@ -84,6 +84,7 @@ impl State {
     pub(super) async fn store(&mut self, cuts: Vec<Cut>) -> Result<()> {
         if !self.indexed {
             self.repository.index().refresh(Want::All).await?;
+            self.repository.index().load_recent().await?;
             self.indexed = true;
         }
         let mut blobs = self.take_blobs()?;
@@ -189,7 +190,7 @@ impl State {
     }
 
     /// Ends the registration, unless a commit under it is undecided.
-    pub(super) async fn end(&self) {
+    pub(super) async fn end(&mut self) {
         self.registration.end().await;
     }
 }

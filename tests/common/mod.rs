@@ -8,6 +8,7 @@
 
 mod compare;
 mod random;
+pub mod records;
 mod s3;
 mod stores;
 mod tracing;

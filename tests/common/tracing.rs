@@ -34,7 +34,7 @@ struct Calls {
     /// Beginnings and ends, numbered in the order in which they happened.
     events: u64,
     /// When calls under way began, by their numbers.
-    open: BTreeMap<u64, u64>,
+    open: BTreeMap<u64, (u64, Instant)>,
     /// When calls that are over began and ended.
     over: Vec<Interval>,
 }
@@ -43,6 +43,7 @@ struct Calls {
 struct Interval {
     begin: u64,
     end: u64,
+    took: Duration,
     kind: Kind,
     name: String,
 }
@@ -59,9 +60,9 @@ impl Calls {
 
     /// A call ends, or one page of it.
     fn close(&mut self, call: &Call) {
-        if let Some(begin) = self.open.remove(&call.number) {
-            let end = self.event();
-            self.over.push(Interval { begin, end, kind: call.kind, name: call.name.clone() });
+        if let Some((begin, since)) = self.open.remove(&call.number) {
+            let (end, took) = (self.event(), since.elapsed());
+            self.over.push(Interval { begin, end, took, kind: call.kind, name: call.name.clone() });
         }
     }
 }
@@ -73,6 +74,8 @@ pub struct Trace {
     pub counts: Counts,
     /// How long the while was.
     pub elapsed: Duration,
+    /// How long each call that is over took.
+    pub took: Vec<(Kind, Duration)>,
     /// The longest sequence of calls in which each began after the one before it had ended.
     pub chain: Vec<(Kind, String)>,
     latency: Duration,
@@ -86,7 +89,7 @@ impl Trace {
 }
 
 impl TracingStore {
-    /// Every call on `inner` takes this much longer.
+    /// Every call on `inner` takes this much longer; that may be nothing.
     pub fn new(inner: Arc<dyn ObjectStore>, latency: Duration) -> Self {
         Self::with_hook(inner, Tracer { latency, calls: Mutex::new(Calls::new()) })
     }
@@ -98,7 +101,8 @@ impl TracingStore {
         let elapsed = since.elapsed();
         *since = Instant::now();
         let (counts, over) = (std::mem::take(counts), std::mem::take(over));
-        Trace { counts, elapsed, chain: longest_chain(over), latency: self.hook().latency }
+        let took = over.iter().map(|call| (call.kind, call.took)).collect();
+        Trace { counts, elapsed, took, chain: longest_chain(over), latency: self.hook().latency }
     }
 }
 
@@ -122,10 +126,12 @@ impl Hook for Tracer {
             let mut calls = self.calls.lock().unwrap();
             calls.close(call);
             let begin = calls.event();
-            calls.open.insert(call.number, begin);
+            calls.open.insert(call.number, (begin, Instant::now()));
             calls.counts.count(call);
         }
-        tokio::time::sleep(self.latency).await;
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
         Ok(())
     }
 
