@@ -10,6 +10,7 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::blobs::Condemned;
 use crate::collection::{Collections, Plan};
 use crate::crypto::{Kind, Secret};
 use crate::layout::{self, Name, SnapshotName};
@@ -170,25 +171,44 @@ async fn a_fence_settles_a_commit_whose_outcome_is_not_known() {
 }
 
 #[tokio::test]
-async fn contents_begun_before_a_collection_are_not_relied_on_under_a_new_registration() {
+async fn contents_begun_before_a_collection_are_looked_for_under_a_new_registration() {
     let store = memory();
     let repository = create(&store).await;
     let feed = repository.feed(SERIES, FeedOptions::default()).await.unwrap();
+    // Something that the next content is found to be stored with.
+    let (sender, first) = put_slowly(&feed, "twice").await;
+    drop(sender);
+    first.await.unwrap().unwrap();
     let collections = Collections::new(repository.parts().clone());
-    for (path, collected) in [("slow 1", true), ("slow 2", false)] {
+    let mut packs = repository.store().list(layout::PACKS).await.unwrap();
+    for (number, path, condemned) in [(1, "new", false), (2, "twice", true), (3, "twice", false)] {
         let (sender, slow) = put_slowly(&feed, path).await;
-        if collected {
-            assert!(collections.begin(1, Plan::default()).await.unwrap());
-            collections.end(1).await.unwrap();
+        // One that is open, or has ended.
+        let mut plan = Plan::default();
+        if condemned {
+            let ids = packs.drain(..).filter_map(|listed| match Name::parse(&listed.name) {
+                Some(Name::Pack(id)) => Some(Condemned::prefix(&id)),
+                _ => None,
+            });
+            plan.packs = ids.collect();
+            plan.packs.sort_unstable();
+        }
+        assert!(collections.begin(number, plan).await.unwrap());
+        if !condemned {
+            collections.end(number).await.unwrap();
         }
         fence(&repository).await;
-        put(&feed, "renews", "x").await.unwrap();
+        put(&feed, "renews", path).await.unwrap();
         drop(sender);
         let slow = slow.await.unwrap();
-        assert_eq!(slow.as_ref().is_err_and(Error::is_conflict), collected, "{slow:?}");
+        assert_eq!(slow.as_ref().is_err_and(Error::is_conflict), condemned, "{number}: {slow:?}");
+        if condemned {
+            collections.end(number).await.unwrap();
+        }
     }
     feed.close().await.unwrap();
-    assert_eq!(paths(&store).await, ["renews", "slow 2"]);
+    assert_eq!(paths(&store).await, ["new", "renews", "twice"]);
+    assert_sound(&store).await;
 }
 
 #[tokio::test]
