@@ -163,6 +163,24 @@ fn a_folder_goes_in_and_comes_back() {
 }
 
 #[test]
+fn many_small_packs_are_merged() {
+    let setting = Setting::created();
+    fs::create_dir_all(setting.path("source")).unwrap();
+    for number in 0..33 {
+        fs::write(setting.path("source/changing"), format!("{number:2000}")).unwrap();
+        setting.succeed(&["backup", "source", "--read-all"]);
+    }
+    let told = setting.objects(&["merge", "--dry-run"]);
+    assert_eq!((&told[0]["type"], &told[0]["packs"]), (&"merge_plan".into(), &32.into()), "{told:?}");
+    assert_eq!(setting.objects(&["stats"])[0]["packs"]["objects"], 33, "a dry run changes nothing");
+    let said = setting.succeed(&["merge"]);
+    assert!(said.contains("32 packs became 1"), "{said}");
+    assert_eq!(setting.objects(&["merge"])[0]["type"], "merge_plan", "there is nothing left to merge");
+    assert!(setting.succeed(&["check", "--read-data"]).contains("no damage found"));
+    assert_eq!(setting.succeed(&["cat", "default#7:source/changing"]), format!("{:2000}", 6));
+}
+
+#[test]
 fn absolute_paths_are_stored_without_their_slash() {
     let setting = Setting::created();
     let source = setting.text("source");
