@@ -284,8 +284,9 @@ fn failing_store(inner: &Arc<dyn ObjectStore>, seed: u64, failing: Arc<AtomicBoo
         if !failing.load(Ordering::SeqCst) {
             return None;
         }
-        let commit = call.kind == Kind::Put && call.name.starts_with("snapshots/");
-        if *outage == 0 && random.chance(if commit { 0.2 } else { 0.03 }) {
+        // Where most depends on it.
+        let put = call.kind == Kind::Put && !call.name.starts_with("writers/");
+        if *outage == 0 && random.chance(if put { 0.15 } else { 0.03 }) {
             *outage = if random.chance(0.5) { 1 } else { 1 + random.below(12) };
         }
         if *outage == 0 {
