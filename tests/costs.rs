@@ -196,8 +196,6 @@ async fn the_history_of_a_user_reads_what_changed_on_the_way() {
     assert!(counts.bytes_read <= COMMITS * (64 << 10), "{} bytes", counts.bytes_read);
 
     // The newest few stop where they are found.
-    let repository = open(&counting.shared()).await;
-    counting.take();
     assert_eq!(numbers(&HistoryOptions::default().with_limit(2)).await, expected[..2]);
     let (counts, looked_at) = (counting.take(), COMMITS + 1 - expected[1]);
     let records = counts.under(Kind::Get, "snapshots/");

@@ -959,3 +959,80 @@ async fn a_snapshot_carries_the_last_position_that_was_given() {
     let last = feed.close().await.unwrap().unwrap();
     assert_eq!((last.number, last.entries), (5, 6));
 }
+
+#[tokio::test]
+async fn a_content_that_is_put_again_is_stored_once_and_found_by_everyone() {
+    let store = memory();
+    let repository = create(&store).await;
+    let (photo, mut random) = (Random::new(4).bytes(3_000_000), Random::new(5));
+    // Clones of one handle share what they know, which is more than the records of each series say.
+    let options = FeedOptions::default().with_interval(Duration::ZERO);
+    let feeds = ["one", "two"].map(|series| {
+        let (repository, options) = (repository.clone(), options.clone());
+        async move { repository.feed(series, options).await.unwrap() }
+    });
+    let feeds = futures::future::join_all(feeds).await;
+    for round in 0..50 {
+        for feed in &feeds {
+            put(feed, format!("photo {}", round % 7), &photo).await.unwrap();
+            put(feed, format!("other {round}"), random.bytes(2_000)).await.unwrap();
+            // Before a segment says of everything where it is.
+            if round < 3 {
+                let held = contents(&open(&store).await, &feed.snapshot().unwrap()).await;
+                assert!(held[&key(format!("photo {round}"))] == photo, "round {round}");
+            }
+        }
+    }
+    for feed in feeds {
+        let last = feed.close().await.unwrap().unwrap();
+        let held = contents(&open(&store).await, &last).await;
+        assert_eq!(held.len(), 57);
+        assert!((0..7).all(|number| held[&key(format!("photo {number}"))] == photo), "{last}");
+    }
+    assert_sound(&store).await;
+    let stored = repository.stats().await.unwrap().packs.bytes;
+    assert!(stored < 8_000_000, "{stored} bytes");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn feeds_go_on_while_their_packs_are_merged() {
+    let store = memory();
+    create(&store).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let merging = tokio::spawn({
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        async move {
+            let (repository, mut merged) = (open(&store).await, 0);
+            while !done.load(Ordering::SeqCst) {
+                let plan = repository.plan_merge().await.unwrap();
+                if plan.is_due() {
+                    merged += repository.merge(&plan).await.unwrap().packs_deleted;
+                }
+                tokio::task::yield_now().await;
+            }
+            merged
+        }
+    });
+    let repository = open(&store).await;
+    let options = FeedOptions::default().with_interval(Duration::ZERO);
+    let feed = repository.feed(SERIES, options.clone()).await.unwrap();
+    // Another feed of the series, so that it is registered anew now and then, and contents are begun before that.
+    let other = open(&store).await.feed(SERIES, options).await.unwrap();
+    let homes = ["ana", "ben", "eva", "kim"];
+    let works = homes.iter().zip(1..).map(|(home, seed)| {
+        let feed = if seed == 4 { &other } else { &feed };
+        work(feed, &repository, home, seed, 80)
+    });
+    let mut expected = Model::new();
+    for ledger in futures::future::join_all(works).await {
+        assert!(ledger.open.is_empty());
+        expected.extend(ledger.known);
+    }
+    feed.close().await.unwrap();
+    other.close().await.unwrap();
+    done.store(true, Ordering::SeqCst);
+    let merged = merging.await.unwrap();
+    assert!(merged > 32, "{merged} packs were merged");
+    assert_eq!(latest(&store).await, expected);
+    assert_sound(&store).await;
+}

@@ -69,8 +69,7 @@ async fn measure(settings: &Settings, count: u64) -> Summary {
     let cold = commits(&store, &repository, &rounds, 1).await;
     tell("cold", cold, building);
     let warm = commits(&store, &repository, &rounds, 2).await;
-    let summary = tell("warm", warm, building);
-    summary
+    tell("warm", warm, building)
 }
 
 async fn commits(store: &TracingStore, repository: &Repository, rounds: &[Vec<u64>], version: u64) -> Vec<Cost> {

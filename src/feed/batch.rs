@@ -26,7 +26,7 @@ pub struct Batch {
 /// What one call asked for.
 #[derive(Clone, Debug)]
 pub(super) enum Change {
-    Put { path: Key, content: Bytes, metadata: Metadata },
+    Put { path: Key, content: Bytes, metadata: Box<Metadata> },
     Remove(Key),
     RemovePrefix(Key),
 }
@@ -39,7 +39,8 @@ impl Batch {
 
     /// Puts `content` at `path`, whether there is something or not; what lies below it stays.
     pub fn put(&mut self, path: &Key, content: impl Into<Bytes>, metadata: &Metadata) -> &mut Self {
-        self.changes.push(Change::Put { path: path.clone(), content: content.into(), metadata: metadata.clone() });
+        let metadata = Box::new(metadata.clone());
+        self.changes.push(Change::Put { path: path.clone(), content: content.into(), metadata });
         self
     }
 
