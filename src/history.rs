@@ -21,7 +21,7 @@ use crate::snapshot::{Moment, Snapshot, Walk, validate_series};
 use crate::tree::{self, Change, Key, Span};
 
 /// Snapshots compared at a time, and records read ahead of that.
-const AHEAD: usize = 16;
+const AHEAD: usize = 32;
 
 /// Changes in one revision.
 const CHANGES_MAX: usize = 1000;

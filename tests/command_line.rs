@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
 
+use backstop::{CommitOptions, Key, Metadata, OpenOptions, Repository, Secret, WriterOptions};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -195,6 +196,32 @@ fn listings_show_what_there_is() {
     let entry = |path: &str| entries.iter().find(|entry| entry["path"] == path).unwrap();
     assert_eq!((&entry("source/a")["mode"], &entry("source/a")["size"]), (&"0640".into(), &6.into()));
     assert_eq!((&entry("source/link")["kind"], &entry("source/link")["target"]), (&"symlink".into(), &"a".into()));
+}
+
+#[test]
+fn a_snapshot_shows_the_position_that_its_writer_gave() {
+    let setting = Setting::created();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (secret, at) = (Secret::key([7; 32]), setting.path("repository"));
+        let repository = Repository::open(at, &secret, OpenOptions::default()).await.unwrap();
+        for position in [None, Some("0/16B3748".into()), Some(vec![0xff, 0, 0x41])] {
+            let writer = repository.writer("accounts", WriterOptions::default()).await.unwrap();
+            let path = Key::from_path("ana/contacts/1").unwrap();
+            writer.put(&path, "BEGIN:VCARD", &Metadata::default()).await.unwrap();
+            let mut options = CommitOptions::default();
+            options.position = position;
+            writer.commit(options).await.unwrap();
+        }
+    });
+    let lines = setting.succeed(&["snapshots"]);
+    let ends: Vec<_> = lines.lines().skip(1).map(|line| line.split_once("  (").map(|(_, end)| end)).collect();
+    assert_eq!(ends, [None, Some("at 0/16B3748)"), Some("at 0xff0041)")], "{lines}");
+    let snapshots = setting.objects(&["snapshots"]);
+    assert_eq!(snapshots[0]["position"], Value::Null);
+    assert_eq!((&snapshots[1]["position"], &snapshots[1]["position_hex"]), (&"0/16B3748".into(), &Value::Null));
+    assert_eq!(snapshots[2]["position_hex"], "ff0041");
+    assert_eq!(setting.succeed(&["cat", "accounts#2:ana/contacts/1"]), "BEGIN:VCARD");
 }
 
 #[test]

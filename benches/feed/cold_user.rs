@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use backstop::{
-    CommitOptions, EntryKind, Metadata, NoProgress, OpenOptions, Repository, RestoreOptions, Selector, Snapshot,
-    WriterOptions,
+    CommitOptions, EntryKind, HistoryOptions, Metadata, NoProgress, OpenOptions, Repository, RestoreOptions, Selector,
+    Snapshot, WriterOptions,
 };
 use futures::TryStreamExt;
 use tokio::io::AsyncReadExt;
 
 use crate::Settings;
-use crate::common::{Random, Trace, TracingStore, records};
+use crate::common::{Kind, Random, Trace, TracingStore, records};
 use crate::measure::{Place, SERIES, Watch, fill, key, mib, open, secret};
 
 /// Changes in a commit.
@@ -35,7 +35,7 @@ async fn measure(settings: &Settings, count: u64) {
     let (snapshots, photos) = commit_often(settings, &place, count).await;
     let (elapsed, _) = watch.read();
     println!(
-        "cold_user: {count} records, then {} commits of {CHANGES} changes in {:.1} s, some with a photo of {PHOTO} bytes; \
+        "  {count} records, then {} commits of {CHANGES} changes in {:.1} s, some with a photo of {PHOTO} bytes; \
          {:.1} MiB stored; a call takes {} ms",
         settings.commits,
         elapsed.as_secs_f64(),
@@ -62,6 +62,16 @@ async fn measure(settings: &Settings, count: u64) {
     let (repository, found) = find(&store, snapshot).await;
     let (files, bytes) = read_all(&repository, &found, user).await;
     tell("read in place", files, bytes, settings, &store.take(), &watch);
+
+    for (how, limit) in [("newest five of its history", 5), ("its whole history", usize::MAX)] {
+        store.take();
+        let watch = Watch::start();
+        let repository = Repository::open(store.shared(), &secret(), OpenOptions::default()).await.unwrap();
+        let options = HistoryOptions::default().with_limit(limit);
+        let revisions: Vec<_> = repository.history(SERIES, &path, &options).try_collect().await.unwrap();
+        let changes = revisions.iter().map(|revision| revision.changes.len() as u64).sum();
+        tell(how, changes, 0, settings, &store.take(), &watch);
+    }
 }
 
 /// Many small commits, as a feed makes them; the photos that they add, by commit and user.
@@ -83,7 +93,15 @@ async fn commit_often(settings: &Settings, place: &Place, count: u64) -> (Vec<Sn
             photos.push((snapshots.len(), user));
         }
         snapshots.push(writer.commit(CommitOptions::default()).await.unwrap());
+        if settings.merge_every > 0 && commit % settings.merge_every == 0 {
+            let plan = repository.plan_merge().await.unwrap();
+            if plan.is_due() {
+                repository.merge(&plan).await.unwrap();
+            }
+        }
     }
+    let stats = repository.stats().await.unwrap();
+    println!("cold_user: {} packs and {} index segments", stats.packs.objects, stats.index.objects);
     (snapshots, photos)
 }
 
@@ -111,13 +129,15 @@ async fn read_all(repository: &Repository, snapshot: &Snapshot, user: u64) -> (u
 fn tell(how: &str, files: u64, bytes: u64, settings: &Settings, trace: &Trace, watch: &Watch) {
     let (elapsed, processor) = watch.read();
     println!(
-        "  {how}: {files} files, {bytes} bytes in {:.2} s, {:.0} ms of processor time",
+        "  {how}: {files} entries, {bytes} bytes in {:.2} s, {:.0} ms of processor time",
         elapsed.as_secs_f64(),
         processor.as_secs_f64() * 1e3
     );
     println!(
-        "    {} requests, {} of them one after another, {:.2} MiB read",
+        "    {} requests ({} for records, {} for packs), {} of them one after another, {:.2} MiB read",
         trace.counts.total(),
+        trace.counts.under(Kind::Get, "snapshots/"),
+        trace.counts.under(Kind::Get, "packs/"),
         trace.chain.len(),
         mib(trace.counts.bytes_read)
     );

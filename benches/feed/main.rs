@@ -29,6 +29,8 @@ struct Settings {
     records: Vec<u64>,
     /// Commits of ten changes that made the repository of `cold_user`.
     commits: u64,
+    /// After so many of them it is asked whether small packs are to be merged; never, if zero.
+    merge_every: u64,
     /// What a call to the store of `cold_user` takes.
     latency: Duration,
     /// Bytes of nodes that are kept in memory, but for `cold_user`.
@@ -47,6 +49,7 @@ impl Settings {
             names: Vec::new(),
             records: vec![1_000_000, 10_000_000],
             commits: 2_000,
+            merge_every: 100,
             latency: Duration::from_millis(50),
             node_memory: 256 << 20,
             chain: false,
@@ -83,6 +86,7 @@ impl Settings {
                 "--chain" => settings.chain = true,
                 "--records" => settings.records = numbers(),
                 "--commits" => settings.commits = numbers()[0],
+                "--merge-every" => settings.merge_every = numbers()[0],
                 "--latency-ms" => settings.latency = Duration::from_millis(numbers()[0]),
                 "--node-memory-mib" => settings.node_memory = numbers()[0] << 20,
                 "--tasks" => settings.tasks = numbers()[0] as usize,

@@ -24,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::feed::failure::{causes, failure, unsettled};
 use crate::feed::queue::{Op, Submission};
 use crate::feed::suspects::Ground;
+use crate::feed::tidy::Tidy;
 use crate::feed::{Ending, News, Receipt, Shared};
 use crate::id::BlobId;
 use crate::index::PackRef;
@@ -45,6 +46,7 @@ pub(super) struct Committer {
     unnamed: Vec<PackRef>,
     /// What failed first since the feed was closed.
     failed: Option<Arc<Error>>,
+    tidy: Tidy,
 }
 
 /// Chunks that were stored.
@@ -63,7 +65,8 @@ enum Step {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, registration: Registration, evidence: Arc<Evidence>) -> Self {
-        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None }
+        let tidy = Tidy::new(&shared.repository, shared.options.merge_every);
+        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None, tidy }
     }
 
     /// Commits until the feed is closed and nothing waits any more.
@@ -293,5 +296,6 @@ impl Committer {
         for submission in batch {
             submission.answer(Ok(receipt));
         }
+        self.tidy.committed();
     }
 }

@@ -10,6 +10,7 @@
 //!
 //! - `queue`: what waits, in order. `chunks`: large contents. `suspects`: contents that
 //!   a collection came upon. `commit`: the committer.
+//! - `tidy`: merging beside the commits.
 //! - `options`, `batch`, `failure`: what goes in, and what comes out when it goes wrong.
 //!
 //! Invariants: a change is acknowledged only once a record that holds it is
@@ -25,6 +26,7 @@ mod failure;
 mod options;
 mod queue;
 mod suspects;
+mod tidy;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
