@@ -993,3 +993,46 @@ async fn a_content_that_is_put_again_is_stored_once_and_found_by_everyone() {
     let stored = repository.stats().await.unwrap().packs.bytes;
     assert!(stored < 8_000_000, "{stored} bytes");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn feeds_go_on_while_their_packs_are_merged() {
+    let store = memory();
+    create(&store).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let merging = tokio::spawn({
+        let (store, done) = (Arc::clone(&store), Arc::clone(&done));
+        async move {
+            let (repository, mut merged) = (open(&store).await, 0);
+            while !done.load(Ordering::SeqCst) {
+                let plan = repository.plan_merge().await.unwrap();
+                if plan.is_due() {
+                    merged += repository.merge(&plan).await.unwrap().packs_deleted;
+                }
+                tokio::task::yield_now().await;
+            }
+            merged
+        }
+    });
+    let repository = open(&store).await;
+    let options = FeedOptions::default().with_interval(Duration::ZERO);
+    let feed = repository.feed(SERIES, options.clone()).await.unwrap();
+    // Another feed of the series, so that it is registered anew now and then, and contents are begun before that.
+    let other = open(&store).await.feed(SERIES, options).await.unwrap();
+    let homes = ["ana", "ben", "eva", "kim"];
+    let works = homes.iter().zip(1..).map(|(home, seed)| {
+        let feed = if seed == 4 { &other } else { &feed };
+        work(feed, &repository, home, seed, 80)
+    });
+    let mut expected = Model::new();
+    for ledger in futures::future::join_all(works).await {
+        assert!(ledger.open.is_empty());
+        expected.extend(ledger.known);
+    }
+    feed.close().await.unwrap();
+    other.close().await.unwrap();
+    done.store(true, Ordering::SeqCst);
+    let merged = merging.await.unwrap();
+    assert!(merged > 32, "{merged} packs were merged");
+    assert_eq!(latest(&store).await, expected);
+    assert_sound(&store).await;
+}

@@ -58,6 +58,16 @@ pub(crate) struct Draft {
     nodes: FreshNodes,
     pending: Pending,
     tally: Tally,
+    /// The changes as they were before they were moved.
+    moved: Option<Moved>,
+}
+
+/// Where the changes of a draft that was moved came from, and where they came to lie.
+#[derive(Clone, Copy)]
+struct Moved {
+    base: Option<Root>,
+    root: Root,
+    now: Root,
 }
 
 impl Draft {
@@ -77,6 +87,7 @@ impl Draft {
             nodes,
             pending: Pending::default(),
             tally: Tally::default(),
+            moved: None,
         }
     }
 

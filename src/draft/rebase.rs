@@ -13,7 +13,7 @@ use futures::stream::BoxStream;
 
 use crate::blobs::{BlobWriter, NodeBuffer};
 use crate::draft::pending::covering;
-use crate::draft::{Draft, PORTION, root_of};
+use crate::draft::{Draft, Moved, PORTION, root_of};
 use crate::error::Result;
 use crate::id::BlobId;
 use crate::snapshot::Snapshot;
@@ -33,8 +33,11 @@ pub(super) async fn rebase(draft: &mut Draft, onto: Option<&Snapshot>, blobs: &m
     if onto == draft.base {
         return Ok(Vec::new());
     }
-    let base = draft.id_of(draft.base)?;
-    let theirs = draft.id_of(onto)?;
+    // Changes that are moved again are compared as they were made: what was the same as another's at the first move is
+    // still a change.
+    let moved = draft.moved.filter(|moved| moved.now == ours);
+    let (from, ours) = moved.map_or((draft.base, ours), |moved| (moved.base, moved.root));
+    let (base, theirs) = (draft.id_of(from)?, draft.id_of(onto)?);
     let changes = |root: BlobId| tree::diff(draft.nodes.clone(), &base, &root, Span::all());
     let overlap = overlap(changes(ours.id), changes(theirs), draft.pending.ever_removed()).await?;
     if !overlap.is_empty() {
@@ -51,7 +54,8 @@ pub(super) async fn rebase(draft: &mut Draft, onto: Option<&Snapshot>, blobs: &m
             moved.apply(blobs).await?;
         }
     }
-    moved.apply(blobs).await?;
+    let now = moved.apply(blobs).await?;
+    moved.moved = Some(Moved { base: from, root: ours, now });
     moved.pending.set_ever_removed(draft.pending.ever_removed().clone());
     *draft = moved;
     Ok(Vec::new())

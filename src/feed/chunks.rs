@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::feed::failure::failure;
 use crate::files::Metadata;
 use crate::id::WriterId;
+use crate::index::Want;
 use crate::repository::Repository;
 use crate::tree::{Entry, Key};
 
@@ -46,17 +47,21 @@ struct Registered {
     evidence: Arc<Evidence>,
 }
 
-/// What was given up last.
+/// What was given up last, and what is in doubt.
 #[derive(Default)]
 struct Lost {
     epoch: Epoch,
     cause: Option<Arc<Error>>,
+    /// The last epoch before a collection and a new registration.
+    suspect: Epoch,
 }
 
 /// The writer that chunks are added to.
 struct Gathering {
     writer: Option<BlobWriter>,
     epoch: Epoch,
+    /// Whether the index is at hand, to find what is stored already.
+    indexed: bool,
     /// Whether somebody adds; if nobody holds the lock, he was cut off and the writer may lack a part.
     adding: bool,
 }
@@ -64,7 +69,7 @@ struct Gathering {
 impl Chunks {
     /// For contents that are stored under the registration `id`.
     pub(super) fn new(repository: Repository, id: WriterId, evidence: Arc<Evidence>, options: WriteOptions) -> Self {
-        let gathering = tokio::sync::Mutex::new(Gathering { writer: None, epoch: 1, adding: false });
+        let gathering = tokio::sync::Mutex::new(Gathering { writer: None, epoch: 1, indexed: false, adding: false });
         let (registration, lost) = (Mutex::new(Registered { id, evidence }), Mutex::default());
         Self { repository, shared: Arc::new(Shared { options, registration, gathering, lost }) }
     }
@@ -120,6 +125,10 @@ impl Chunks {
         let adding = tokio::spawn(async move {
             let mut gathering = chunks.shared.gathering.lock().await;
             chunks.give_up_if_cut_off(&mut gathering);
+            if !gathering.indexed {
+                chunks.repository.index().refresh(Want::All).await?;
+                gathering.indexed = true;
+            }
             let epoch = gathering.epoch;
             let mut writer = gathering.writer.take().unwrap_or_else(|| chunks.writer());
             gathering.adding = true;
@@ -167,13 +176,16 @@ impl Chunks {
         self.shared.gathering.lock().await.writer.is_none()
     }
 
-    /// Gives up everything that was added so far.
-    pub(super) async fn lose_all(&self, cause: Error) {
+    /// From here on what was added so far must be looked for again before it is committed.
+    pub(super) async fn suspect_all(&self) {
         let mut gathering = self.shared.gathering.lock().await;
-        gathering.adding = false;
-        gathering.writer = None;
-        self.lose(gathering.epoch, cause);
-        gathering.epoch += 1;
+        gathering.indexed = false;
+        self.lost().suspect = gathering.epoch;
+    }
+
+    /// Whether chunks of a content that was begun in this epoch must be looked for again.
+    pub(super) fn is_suspect(&self, first: Epoch) -> bool {
+        first <= self.lost().suspect
     }
 
     /// Gives up what was added up to an epoch, for this cause.

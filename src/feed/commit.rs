@@ -23,6 +23,8 @@ use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::feed::failure::{causes, failure, unsettled};
 use crate::feed::queue::{Op, Submission};
+use crate::feed::suspects::Ground;
+use crate::feed::tidy::Tidy;
 use crate::feed::{Ending, News, Receipt, Shared};
 use crate::id::BlobId;
 use crate::index::PackRef;
@@ -44,6 +46,7 @@ pub(super) struct Committer {
     unnamed: Vec<PackRef>,
     /// What failed first since the feed was closed.
     failed: Option<Arc<Error>>,
+    tidy: Tidy,
 }
 
 /// Chunks that were stored.
@@ -62,7 +65,8 @@ enum Step {
 
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, registration: Registration, evidence: Arc<Evidence>) -> Self {
-        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None }
+        let tidy = Tidy::new(&shared.repository, shared.options.merge_every);
+        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None, tidy }
     }
 
     /// Commits until the feed is closed and nothing waits any more.
@@ -144,9 +148,7 @@ impl Committer {
         chunks.renew(self.registration.id(), evidence);
         if self.registration.collection() != collection {
             // What was found stored under the old registration may be about to be deleted, or is.
-            let reason = "the repository was tidied up while it was stored; put it again";
-            chunks.lose_all(Error::conflict("a content", reason)).await;
-            self.unnamed.clear();
+            chunks.suspect_all().await;
         }
         self.shared.news().latest = self.registration.parent().map(Arc::new);
         Ok(())
@@ -156,13 +158,22 @@ impl Committer {
     /// was done at an earlier attempt.
     ///
     /// Chunks have a writer of their own, so that a failure of one part doesn't take the other along.
-    async fn store(&mut self, batch: &[Submission], needs_chunks: &mut bool) -> Result<Content, Arc<Error>> {
+    async fn store(&mut self, batch: &mut Vec<Submission>, needs_chunks: &mut bool) -> Result<Content, Arc<Error>> {
+        let suspects = batch.iter().any(|submission| self.is_suspect(submission));
         let flush = async { if *needs_chunks { self.flush_chunks().await } else { Ok(Flushed::default()) } };
-        let (flushed, content) = tokio::join!(flush, self.apply(batch));
+        let (flushed, content) = match suspects {
+            false => tokio::join!(flush, self.apply(batch)),
+            true => (flush.await, Err(Error::worker("contents were not looked for"))),
+        };
         let Flushed { packs, written } = flushed?;
         *needs_chunks = false;
         self.unnamed.extend(packs);
-        let mut content = content?;
+        let mut content = if suspects {
+            self.look_again(batch).await?;
+            self.apply(batch).await?
+        } else {
+            content?
+        };
         let Stored { packs: named, .. } = &mut content.stored;
         for pack in &self.unnamed {
             if !named.contains(pack) {
@@ -173,6 +184,30 @@ impl Committer {
         content.stats.new_bytes += written.new_bytes;
         content.stats.stored_bytes += written.stored_bytes;
         Ok(content)
+    }
+
+    /// Looks for the chunks of contents that were begun before a collection and the registration of now, tells those
+    /// that lack some, and takes them out of the batch.
+    async fn look_again(&mut self, batch: &mut Vec<Submission>) -> Result<()> {
+        let ground = Ground::look(&self.shared.repository, self.registration.condemned()).await?;
+        let (mut packs, mut lost) = (Vec::new(), Vec::new());
+        for (at, submission) in batch.iter().enumerate().filter(|(_, submission)| self.is_suspect(submission)) {
+            match ground.find(submission).await? {
+                Some(found) => packs.extend(found),
+                None => lost.push(at),
+            }
+        }
+        self.unnamed.extend(packs);
+        let reason = "the repository was tidied up while it was stored, and a part of it is gone; put it again";
+        let error = || Error::conflict("a content", reason);
+        for at in lost.into_iter().rev() {
+            batch.remove(at).answer(Err(error()));
+        }
+        if batch.is_empty() { Err(error()) } else { Ok(()) }
+    }
+
+    fn is_suspect(&self, submission: &Submission) -> bool {
+        submission.chunks.is_some_and(|first| self.shared.chunks.is_suspect(first))
     }
 
     /// Stores the chunks that were added so far. A writer that is taken must be flushed here and now, or be lost:
@@ -261,5 +296,6 @@ impl Committer {
         for submission in batch {
             submission.answer(Ok(receipt));
         }
+        self.tidy.committed();
     }
 }

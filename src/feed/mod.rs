@@ -8,7 +8,9 @@
 //! way, and what each caller is told. How changes become a tree is the business
 //! of `draft`, how a number is won that of `registration`.
 //!
-//! - `queue`: what waits, in order. `chunks`: large contents. `commit`: the committer.
+//! - `queue`: what waits, in order. `chunks`: large contents. `suspects`: contents that
+//!   a collection came upon. `commit`: the committer.
+//! - `tidy`: merging beside the commits.
 //! - `options`, `batch`, `failure`: what goes in, and what comes out when it goes wrong.
 //!
 //! Invariants: a change is acknowledged only once a record that holds it is
@@ -23,6 +25,8 @@ mod commit;
 mod failure;
 mod options;
 mod queue;
+mod suspects;
+mod tidy;
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

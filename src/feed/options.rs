@@ -29,6 +29,9 @@ pub struct FeedOptions {
     pub deadline: Duration,
     /// zstd level, -7 to 19.
     pub compression_level: i32,
+    /// After so many commits the feed looks whether the repository has many small packs and index segments, and merges
+    /// them beside its commits, see [`crate::Repository::merge`]; 0 to leave that to others.
+    pub merge_every: u64,
 }
 
 impl Default for FeedOptions {
@@ -42,6 +45,7 @@ impl Default for FeedOptions {
             queue_max: 64 << 20,
             deadline: Duration::from_secs(60),
             compression_level: WriteOptions::default().level,
+            merge_every: 512,
         }
     }
 }
@@ -94,6 +98,13 @@ impl FeedOptions {
     #[must_use]
     pub fn with_compression_level(mut self, level: i32) -> Self {
         self.compression_level = level;
+        self
+    }
+
+    /// Looks for small packs to merge after so many commits, or never.
+    #[must_use]
+    pub fn with_merge_every(mut self, commits: u64) -> Self {
+        self.merge_every = commits;
         self
     }
 

@@ -6,9 +6,11 @@ use std::time::Duration;
 use futures::TryStreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncWriteExt, DuplexStream};
+use tokio::task::JoinHandle;
 
 use super::*;
+use crate::blobs::Condemned;
 use crate::collection::{Collections, Plan};
 use crate::crypto::{Kind, Secret};
 use crate::layout::{self, Name, SnapshotName};
@@ -85,6 +87,37 @@ async fn writers(repository: &Repository) -> usize {
     repository.store().list(layout::WRITERS).await.unwrap().len()
 }
 
+/// A store that denies puts under `prefix` while it is told to.
+fn denying(inner: &Arc<dyn ObjectStore>, prefix: &'static str) -> (Arc<dyn ObjectStore>, Arc<AtomicBool>) {
+    let denied = Arc::new(AtomicBool::new(false));
+    let switch = Arc::clone(&denied);
+    let faulty = FaultyStore::new(Arc::clone(inner), move |call| {
+        let hit = call.kind == Call::Put && call.name.starts_with(prefix);
+        (hit && switch.load(Ordering::SeqCst)).then_some(Fault { done: false, reply: Reply::Denied })
+    });
+    (faulty.shared(), denied)
+}
+
+/// Begins to put a content, so that chunks of it are with the next writer; it ends when the stream is dropped.
+async fn put_slowly(feed: &Feed, path: &'static str) -> (DuplexStream, JoinHandle<Result<Receipt>>) {
+    let (mut sender, receiver) = tokio::io::duplex(1 << 20);
+    let feed_of_task = feed.clone();
+    let put = tokio::spawn(async move { feed_of_task.put_reader(&key(path), receiver, &Metadata::default()).await });
+    let mut noise = vec![0; 1 << 20];
+    blake3::Hasher::new().update(path.as_bytes()).finalize_xof().fill(&mut noise);
+    sender.write_all(&noise).await.unwrap();
+    while feed.shared().chunks.is_empty().await {
+        tokio::task::yield_now().await;
+    }
+    (sender, put)
+}
+
+async fn assert_sound(store: &Arc<dyn ObjectStore>) {
+    let (options, progress) = (crate::check::CheckOptions::default(), Arc::new(crate::progress::NoProgress));
+    let report = open(store).await.check(&options, progress).await.unwrap();
+    assert_eq!(report.defects, 0, "{:?}", report.findings);
+}
+
 #[tokio::test]
 async fn a_feed_that_is_shut_out_registers_anew_and_loses_nothing() {
     let store = memory();
@@ -138,60 +171,53 @@ async fn a_fence_settles_a_commit_whose_outcome_is_not_known() {
 }
 
 #[tokio::test]
-async fn contents_begun_before_a_collection_are_not_relied_on_under_a_new_registration() {
+async fn contents_begun_before_a_collection_are_looked_for_under_a_new_registration() {
     let store = memory();
     let repository = create(&store).await;
     let feed = repository.feed(SERIES, FeedOptions::default()).await.unwrap();
+    // Something that the next content is found to be stored with.
+    let (sender, first) = put_slowly(&feed, "twice").await;
+    drop(sender);
+    first.await.unwrap().unwrap();
     let collections = Collections::new(repository.parts().clone());
-    for (number, collected) in [(1, true), (2, false)] {
-        let (mut sender, receiver) = tokio::io::duplex(1 << 20);
-        let slow = tokio::spawn({
-            let feed = feed.clone();
-            async move { feed.put_reader(&key(&format!("slow {number}")), receiver, &Metadata::default()).await }
-        });
-        // Enough of it that chunks are stored.
-        let mut noise = vec![0; 1 << 20];
-        blake3::Hasher::new().update(&[number]).finalize_xof().fill(&mut noise);
-        sender.write_all(&noise).await.unwrap();
-        while feed.shared().chunks.is_empty().await {
-            tokio::task::yield_now().await;
+    let mut packs = repository.store().list(layout::PACKS).await.unwrap();
+    for (number, path, condemned) in [(1, "new", false), (2, "twice", true), (3, "twice", false)] {
+        let (sender, slow) = put_slowly(&feed, path).await;
+        // One that is open, or has ended.
+        let mut plan = Plan::default();
+        if condemned {
+            let ids = packs.drain(..).filter_map(|listed| match Name::parse(&listed.name) {
+                Some(Name::Pack(id)) => Some(Condemned::prefix(&id)),
+                _ => None,
+            });
+            plan.packs = ids.collect();
+            plan.packs.sort_unstable();
         }
-        if collected {
-            assert!(collections.begin(1, Plan::default()).await.unwrap());
-            collections.end(1).await.unwrap();
+        assert!(collections.begin(number, plan).await.unwrap());
+        if !condemned {
+            collections.end(number).await.unwrap();
         }
         fence(&repository).await;
-        put(&feed, "renews", "x").await.unwrap();
+        put(&feed, "renews", path).await.unwrap();
         drop(sender);
         let slow = slow.await.unwrap();
-        assert_eq!(slow.as_ref().is_err_and(Error::is_conflict), collected, "{slow:?}");
+        assert_eq!(slow.as_ref().is_err_and(Error::is_conflict), condemned, "{number}: {slow:?}");
+        if condemned {
+            collections.end(number).await.unwrap();
+        }
     }
     feed.close().await.unwrap();
-    assert_eq!(paths(&store).await, ["renews", "slow 2"]);
+    assert_eq!(paths(&store).await, ["new", "renews", "twice"]);
+    assert_sound(&store).await;
 }
 
 #[tokio::test]
 async fn a_registration_that_cannot_be_renewed_costs_no_content_that_is_on_its_way() {
     let store = memory();
     let repository = create(&store).await;
-    let denied = Arc::new(AtomicBool::new(false));
-    let switch = Arc::clone(&denied);
-    let faulty = FaultyStore::new(Arc::clone(&store), move |call| {
-        let registers = call.kind == Call::Put && call.name.starts_with("writers/");
-        (registers && switch.load(Ordering::SeqCst)).then_some(Fault { done: false, reply: Reply::Denied })
-    });
-    let feed = open(&faulty.shared()).await.feed(SERIES, FeedOptions::default()).await.unwrap();
-    let (mut sender, receiver) = tokio::io::duplex(1 << 20);
-    let slow = tokio::spawn({
-        let feed = feed.clone();
-        async move { feed.put_reader(&key("slow"), receiver, &Metadata::default()).await }
-    });
-    let mut noise = vec![0; 1 << 20];
-    blake3::Hasher::new().finalize_xof().fill(&mut noise);
-    sender.write_all(&noise).await.unwrap();
-    while feed.shared().chunks.is_empty().await {
-        tokio::task::yield_now().await;
-    }
+    let (faulty, denied) = denying(&store, "writers/");
+    let feed = open(&faulty).await.feed(SERIES, FeedOptions::default()).await.unwrap();
+    let (sender, slow) = put_slowly(&feed, "slow").await;
     denied.store(true, Ordering::SeqCst);
     fence(&repository).await;
     assert!(put(&feed, "a", "x").await.is_err());
@@ -201,7 +227,28 @@ async fn a_registration_that_cannot_be_renewed_costs_no_content_that_is_on_its_w
     slow.await.unwrap().unwrap();
     feed.close().await.unwrap();
     assert_eq!(paths(&store).await, ["slow"]);
-    let options = crate::check::CheckOptions::default();
-    let report = open(&store).await.check(&options, Arc::new(crate::progress::NoProgress)).await.unwrap();
-    assert_eq!(report.defects, 0, "{:?}", report.findings);
+    assert_sound(&store).await;
+}
+
+#[tokio::test]
+async fn a_content_some_of_which_was_lost_is_not_committed() {
+    let store = memory();
+    create(&store).await;
+    let (faulty, denied) = denying(&store, "packs/");
+    let options = FeedOptions::default().with_interval(Duration::from_millis(200));
+    let feed = open(&faulty).await.feed(SERIES, options).await.unwrap();
+    let (sender, slow) = put_slowly(&feed, "slow").await;
+    denied.store(true, Ordering::SeqCst);
+    let large = "x".repeat(100_000);
+    let together = futures::join!(put(&feed, "large", &large), put(&feed, "small", "x"));
+    assert!(together.0.is_err() && together.1.is_err());
+    denied.store(false, Ordering::SeqCst);
+    drop(sender);
+    let error = slow.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("not applied"), "{error}");
+    let (after, late) = futures::join!(put(&feed, "after", &large), put(&feed, "late", "x"));
+    assert_eq!(after.unwrap(), late.unwrap());
+    feed.close().await.unwrap();
+    assert_eq!(paths(&store).await, ["after", "late"]);
+    assert_sound(&store).await;
 }

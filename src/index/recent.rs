@@ -211,7 +211,12 @@ impl Recent {
 
     /// Where a blob is, by the footers that have been read; the newest pack first.
     pub(super) fn find(&self, id: &BlobId) -> Option<Location> {
-        self.order.iter().rev().find_map(|pack| match self.packs.get(pack) {
+        self.find_in(id, &|_| true)
+    }
+
+    /// The same, but only in packs that are `sound`.
+    pub(super) fn find_in(&self, id: &BlobId, sound: &impl Fn(&ObjectId) -> bool) -> Option<Location> {
+        self.order.iter().rev().filter(|pack| sound(pack)).find_map(|pack| match self.packs.get(pack) {
             Some(State::Read(pack)) => pack.find(id),
             _ => None,
         })

@@ -216,6 +216,21 @@ impl Index {
         Ok(None)
     }
 
+    /// The same, but only in packs that are `sound`.
+    pub(crate) fn find_in(&self, id: &BlobId, sound: impl Fn(&ObjectId) -> bool) -> Result<Option<Location>> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner).find_in(id, &sound);
+        if recent.is_some() {
+            return Ok(recent);
+        }
+        for segment in self.segments() {
+            let found = segment.find_local(id)?;
+            if found.as_ref().is_some_and(|location| sound(&location.pack.id)) {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
     /// Where each of `ids`, which are sorted, is according to the first segment that knows it.
     ///
     /// Much cheaper than as many lookups: each page is opened once.

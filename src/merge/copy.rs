@@ -43,7 +43,9 @@ impl Repository {
         let evidence = Evidence::new(Condemned::default());
         let mut writer = BlobWriter::new(self.parts().clone(), id, evidence, options);
         let mut copied = BTreeSet::new();
-        let mut opened = futures::stream::iter(packs).map(|(id, _)| self.open_pack(*id)).buffered(READ);
+        // By value, or the future could not be sent to another thread.
+        let ids: Vec<_> = packs.iter().map(|(id, _)| *id).collect();
+        let mut opened = futures::stream::iter(ids).map(|id| self.open_pack(id)).buffered(READ);
         while let Some(opened) = opened.next().await {
             let Some((id, blocks)) = opened? else { continue };
             for Opened { kind, treatment, blobs } in blocks {

@@ -140,7 +140,13 @@ impl State {
             if let Some(snapshot) = self.registration.contend(&content).await? {
                 return Ok(snapshot);
             }
+            let collection = self.registration.collection();
             self.registration.renew().await?;
+            if self.registration.collection() != collection {
+                // What was found stored under the old registration may be about to be deleted, or is.
+                let reason = "the repository was tidied up while it was written; take a new writer and begin again";
+                return Err(Error::conflict(format!("the writer of series {:?}", self.series), reason));
+            }
         }
         let series = format!("series {:?}", self.series);
         Err(Error::conflict(series, format!("other writers took {CONTESTS} numbers in a row; commit less often")))
