@@ -93,6 +93,12 @@ impl Setting {
         expect(&self.run(arguments), 0).0
     }
 
+    /// Backs the tree up once it has settled: what was just written isn't relied on, and would differ in the next backup.
+    fn back_up(&self) {
+        std::thread::sleep(std::time::Duration::from_millis(25));
+        self.succeed(&["backup", "source"]);
+    }
+
     /// What a command that must fail writes to standard error.
     fn fail(&self, arguments: &[&str], status: i32) -> String {
         expect(&self.run(arguments), status).1
@@ -421,13 +427,13 @@ fn snapshots_are_found_by_time() {
 #[test]
 fn differences_are_shown_for_a_part() {
     let setting = Setting::created();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::write(setting.path("source/a"), "longer than before\n").unwrap();
     fs::write(setting.path("source/sub/new"), "new\n").unwrap();
     fs::remove_file(setting.path("source/sub/b")).unwrap();
     fs::remove_file(setting.path("source/link")).unwrap();
     fs::write(setting.path("source/link"), "").unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
 
     let lines = setting.succeed(&["-q", "diff", "default#1", "default#2"]);
     let of_sources: Vec<_> = lines.lines().filter(|line| !line.starts_with('m')).collect();
@@ -450,13 +456,13 @@ fn differences_are_shown_for_a_part() {
 #[test]
 fn the_history_of_a_path_is_shown_newest_first() {
     let setting = Setting::created();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::write(setting.path("source/a"), "again\n").unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::write(setting.path("source/sub/b"), "other\n").unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::remove_file(setting.path("source/a")).unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     let times: Vec<_> = setting.objects(&["snapshots"]).iter().map(|snapshot| snapshot["time"].clone()).collect();
 
     let lines = setting.succeed(&["-q", "history", "default", "/source/a"]);
