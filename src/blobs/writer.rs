@@ -40,9 +40,6 @@ const SEGMENT_BLOBS: usize = 1 << 19;
 /// Data and nodes that come to less than this together share a pack.
 const SMALL_COMMIT: usize = 4 << 20;
 
-/// Nodes with children are held back until they come to this.
-const HELD_MAX: usize = 4 << 20;
-
 /// When so many packs of small commits are in no segment, one is written for them.
 const UNDESCRIBED_PACKS: usize = 32;
 
@@ -79,6 +76,8 @@ pub(crate) struct WriteOptions {
     pub(crate) uploads: usize,
     /// Go through everything but store nothing.
     pub(crate) dry_run: bool,
+    /// Nodes with children are held back until they come to this, in bytes.
+    pub(crate) held_max: usize,
     /// What may be stored already.
     pub(crate) look_up: LookUp,
     /// Remember the nodes that are written: they are about to be read, or changed again.
@@ -99,6 +98,7 @@ impl Default for WriteOptions {
             pack_len: 16 << 20,
             uploads: 3,
             dry_run: false,
+            held_max: 4 << 20,
             look_up: LookUp::All,
             keep_nodes: false,
             patience: Duration::ZERO,
@@ -286,7 +286,7 @@ impl BlobWriter {
         }
         if tree::has_children(&plain) {
             self.ascent.hold(id, plain);
-            return if self.ascent.held_bytes() >= HELD_MAX { self.ascend().await } else { Ok(()) };
+            return if self.ascent.held_bytes() >= self.options.held_max { self.ascend().await } else { Ok(()) };
         }
         self.make_room_for_node(plain.len()).await?;
         self.ascent.gathered(id, &self.nodes, plain.len());

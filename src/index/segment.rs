@@ -34,7 +34,17 @@ const PAGES_KEPT: usize = 512;
 pub(super) enum Source {
     Memory(Bytes),
     File(File, PathBuf),
-    Remote(Store, Mutex<HashMap<u64, Bytes>>),
+    Remote(Remote),
+}
+
+/// A segment of which single pages are fetched.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) store: Store,
+    /// The segment's end, where the pages of packs are.
+    pub(super) tail: Bytes,
+    /// Pages that were fetched, opened, by where they begin.
+    pub(super) pages: Mutex<HashMap<u64, Bytes>>,
 }
 
 /// An index segment, opened.
@@ -44,6 +54,7 @@ pub(crate) struct Segment {
     opener: Opener,
     entries: u64,
     rows: u32,
+    length: u64,
     source: Source,
     filter: Option<BinaryFuse8>,
 }
@@ -65,7 +76,7 @@ impl Segment {
         let (entries, packs) = counts.split_first_chunk::<8>().ok_or_else(|| too_short(&name))?;
         let packs = packs.first_chunk::<4>().ok_or_else(|| too_short(&name))?;
         let (entries, rows) = (u64::from_le_bytes(*entries), u32::from_le_bytes(*packs));
-        let segment = Self { id, name, opener, entries, rows, source, filter: None };
+        let segment = Self { id, name, opener, entries, rows, length, source, filter: None };
         if segment.expected_length() != Some(length) {
             return Err(Error::corrupt(&segment.name, "its length doesn't fit its counts"));
         }
@@ -181,7 +192,7 @@ impl Segment {
 
     /// Looks `id` up, fetching the pages that it needs.
     pub(crate) async fn find(&self, id: &BlobId) -> Result<Option<Location>> {
-        let Source::Remote(store, pages) = &self.source else {
+        let Source::Remote(remote) = &self.source else {
             return self.find_local(id);
         };
         if self.rules_out(id) {
@@ -189,13 +200,12 @@ impl Segment {
         }
         let mut search = Search::new(self, id);
         while let Some(number) = search.next_page() {
-            let page =
-                self.fetch(store, pages, self.page_range(number), |stored| self.open_page(stored, number)).await?;
+            let page = self.fetch(remote, self.page_range(number), |stored| self.open_page(stored, number)).await?;
             search.look(&page, &self.name)?;
         }
         let Some(entry) = search.found else { return Ok(None) };
         let range = self.rows_range(entry.row)?;
-        let page = self.fetch(store, pages, range, |stored| self.open_rows(stored, entry.row)).await?;
+        let page = self.fetch(remote, range, |stored| self.open_rows(stored, entry.row)).await?;
         self.locate(entry, &page).map(Some)
     }
 
@@ -290,8 +300,7 @@ impl Segment {
     /// Reads a page of a remote segment, or finds it among those read before.
     async fn fetch(
         &self,
-        store: &Store,
-        pages: &Mutex<HashMap<u64, Bytes>>,
+        Remote { store, tail, pages }: &Remote,
         range: Range<u64>,
         open: impl FnOnce(Vec<u8>) -> Result<Vec<u8>>,
     ) -> Result<Bytes> {
@@ -300,7 +309,12 @@ impl Segment {
         if let Some(page) = known {
             return Ok(page);
         }
-        let stored = store.get_range(&self.name, range).await?;
+        let tail_start = self.length.saturating_sub(tail.len() as u64);
+        let stored = match range.start.checked_sub(tail_start) {
+            #[expect(clippy::cast_possible_truncation, reason = "within the tail")]
+            Some(start) => tail.slice(start as usize..(range.end - tail_start) as usize),
+            None => store.get_range(&self.name, range).await?,
+        };
         let page = Bytes::from(open(stored.into())?);
         let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
         if pages.len() >= PAGES_KEPT {

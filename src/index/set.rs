@@ -21,13 +21,16 @@ use crate::id::{BlobId, ObjectId};
 use crate::index::build::SegmentBuilder;
 use crate::index::entry::Location;
 use crate::index::recent::{PackRef, Recent, RecentPack};
-use crate::index::segment::{HEAD_LEN, Segment, Shared, Source};
+use crate::index::segment::{HEAD_LEN, Remote, Segment, Shared, Source};
 use crate::layout::{self, Name};
 use crate::object;
 use crate::store::{Created, Listed, Store};
 
 /// A reader fetches segments up to this length whole: one request instead of several.
 const WHOLE_MAX: u64 = 128 << 10;
+
+/// What is read of the end of a segment of which single pages are fetched: which packs some hundred rows name.
+const TAIL: u64 = 16 << 10;
 
 /// A reader of very much fetches all segments whole if they come to this much together.
 const BULK_MAX: u64 = 64 << 20;
@@ -208,7 +211,7 @@ impl Index {
         if let Some(location) = self.find_recent(id) {
             return Ok(Some(location));
         }
-        for segment in self.segments() {
+        for segment in self.segments().iter().filter(|segment| !segment.is_remote()) {
             if let Some(location) = segment.find_local(id)? {
                 return Ok(Some(location));
             }
@@ -222,7 +225,7 @@ impl Index {
         if recent.is_some() {
             return Ok(recent);
         }
-        for segment in self.segments() {
+        for segment in self.segments().iter().filter(|segment| !segment.is_remote()) {
             let found = segment.find_local(id)?;
             if found.as_ref().is_some_and(|location| sound(&location.pack.id)) {
                 return Ok(found);
@@ -469,8 +472,10 @@ impl Index {
         }
         let (name, keyring) = (Name::Index(id).to_string(), Arc::clone(&self.keyring));
         if want == Want::Pages && length > WHOLE_MAX {
-            let head = self.store.get_range(&name, 0..HEAD_LEN as u64).await?;
-            let source = Source::Remote(self.store.clone(), Mutex::default());
+            let head = self.store.get_range(&name, 0..HEAD_LEN as u64);
+            let tail = self.store.get_range(&name, length.saturating_sub(TAIL)..length);
+            let (head, tail) = futures::try_join!(head, tail)?;
+            let source = Source::Remote(Remote { store: self.store.clone(), tail, pages: Mutex::default() });
             return Ok((id, want, Segment::open(id, &head, length, source, &keyring)?));
         }
         let bytes = self.store.get(&name, length).await?;

@@ -12,7 +12,7 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::entry::{ENTRY_LEN, PAGE_ENTRIES, PAGE_ROWS, PAGE_STORED, ROW_LEN};
-use super::segment::{HEAD_LEN, Source};
+use super::segment::{HEAD_LEN, Remote, Source};
 use super::*;
 use crate::crypto::{Keyring, Kind, Part, TAG_LEN};
 use crate::error::Result;
@@ -112,7 +112,7 @@ async fn on_store(bytes: &Bytes) -> (CountingStore, Store) {
 }
 
 fn remote(bytes: &Bytes, store: &Store) -> Segment {
-    let source = Source::Remote(store.clone(), Mutex::default());
+    let source = Source::Remote(Remote { store: store.clone(), tail: Bytes::new(), pages: Mutex::default() });
     Segment::open(segment_id(bytes), &bytes[..HEAD_LEN], bytes.len() as u64, source, &keyring()).unwrap()
 }
 

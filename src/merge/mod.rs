@@ -43,8 +43,8 @@ const SEGMENTS_MIN: usize = 8;
 /// Segments from this length on are left as they are: a merge holds what it merges in memory.
 const SEGMENT_LARGE: u64 = 32 << 20;
 
-/// What one merge copies at most, in bytes of packs.
-const COPY_MAX: u64 = 256 << 20;
+/// What one merge copies at most, in bytes of packs: it holds all nodes with children in memory.
+const COPY_MAX: u64 = 64 << 20;
 
 /// What could be merged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
