@@ -26,6 +26,9 @@ const COUNTS_LEN: usize = 8 + 4 + TAG_LEN;
 /// Where the pages begin: what must be read before any of them.
 pub(super) const HEAD_LEN: usize = HEADER_LEN + COUNTS_LEN;
 
+/// Pages fetched with one request where it isn't certain in which of them an id is, at most; roughly.
+const LIKELY_MAX: u64 = 6;
+
 /// How many pages of a remote segment are remembered.
 const PAGES_KEPT: usize = 512;
 
@@ -198,6 +201,7 @@ impl Segment {
         if self.rules_out(id) {
             return Ok(None);
         }
+        self.fetch_likely(remote, id).await?;
         let mut search = Search::new(self, id);
         while let Some(number) = search.next_page() {
             let page = self.fetch(remote, self.page_range(number), |stored| self.open_page(stored, number)).await?;
@@ -297,14 +301,44 @@ impl Segment {
         }
     }
 
+    /// Fetches the pages in which `id` is likely to be, if it is near the border of two, with one request.
+    async fn fetch_likely(&self, remote: &Remote, id: &BlobId) -> Result<()> {
+        if self.entries == 0 {
+            return Ok(());
+        }
+        // Ids are uniform: of n entries those before this one are a binomial number, at most sqrt(n) / 2 off at most times.
+        #[expect(clippy::cast_possible_truncation, reason = "less than the number of entries")]
+        let guess = ((u128::from(id.prefix()) * u128::from(self.entries)) >> 64) as u64;
+        let off = (self.entries.isqrt() * 3 / 4).min(LIKELY_MAX * PAGE_ENTRIES as u64 / 2);
+        let first = guess.saturating_sub(off) / PAGE_ENTRIES as u64;
+        let last = ((guess + off) / PAGE_ENTRIES as u64).min(self.entry_pages() - 1);
+        let (begin, end) = (self.page_range(first).start, self.page_range(last).end);
+        let is_known = {
+            let pages = remote.pages.lock().unwrap_or_else(PoisonError::into_inner);
+            (first..=last).all(|number| pages.contains_key(&self.page_range(number).start))
+        };
+        if first == last || is_known {
+            return Ok(());
+        }
+        let stored = remote.store.get_range(&self.name, begin..end).await?;
+        for number in first..=last {
+            let range = self.page_range(number);
+            #[expect(clippy::cast_possible_truncation, reason = "within what was fetched")]
+            let part = (range.start - begin) as usize..(range.end - begin) as usize;
+            let page = Bytes::from(self.open_page(stored.slice(part).into(), number)?);
+            remote.keep(range.start, page);
+        }
+        Ok(())
+    }
+
     /// Reads a page of a remote segment, or finds it among those read before.
     async fn fetch(
         &self,
-        Remote { store, tail, pages }: &Remote,
+        remote: &Remote,
         range: Range<u64>,
         open: impl FnOnce(Vec<u8>) -> Result<Vec<u8>>,
     ) -> Result<Bytes> {
-        let start = range.start;
+        let (start, Remote { store, tail, pages }) = (range.start, remote);
         let known = pages.lock().unwrap_or_else(PoisonError::into_inner).get(&start).cloned();
         if let Some(page) = known {
             return Ok(page);
@@ -316,12 +350,18 @@ impl Segment {
             None => store.get_range(&self.name, range).await?,
         };
         let page = Bytes::from(open(stored.into())?);
-        let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
+        remote.keep(start, page.clone());
+        Ok(page)
+    }
+}
+
+impl Remote {
+    fn keep(&self, start: u64, page: Bytes) {
+        let mut pages = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
         if pages.len() >= PAGES_KEPT {
             pages.clear();
         }
-        pages.insert(start, page.clone());
-        Ok(page)
+        pages.insert(start, page);
     }
 }
 

@@ -52,6 +52,9 @@ use crate::tree::{self, EntryKind, Key, Span};
 /// Works to a batch that one thread compares.
 const BATCH_WORKS: usize = 256;
 
+/// Leaves read at a time to see what is at a path: it may begin in one and go on in the next.
+const SELECTED_AHEAD: usize = 2;
+
 /// Bytes to such a batch.
 const BATCH_BYTES: u64 = 16 << 20;
 
@@ -164,18 +167,15 @@ impl Repository {
     /// What `path` names.
     async fn select(&self, snapshot: &Snapshot, path: Option<&Key>) -> Result<(Selection, Span)> {
         let Some(path) = path else { return Ok((Selection::All, Span::all())) };
-        let entry = tree::get(self.reader_of(snapshot), &snapshot.root, path).await?;
         let span = Span::subtree(path);
-        match entry {
-            Some(entry) if entry.kind != EntryKind::Folder => return Ok((Selection::Alone, span)),
-            Some(_) => {}
-            None => {
-                // A path may have no entry and yet be on the way to some.
-                let below = tree::range(Arc::clone(self.reader()), &snapshot.root, span.clone(), 1);
-                if std::pin::pin!(below).next().await.is_none() {
-                    return Err(Error::not_found(format!("{path} in {snapshot}")));
-                }
-            }
+        // What is at the path comes first of what is at and below it; it may have no entry and yet be on the way to some.
+        let reader = Arc::clone(self.reader_of(snapshot));
+        let first = std::pin::pin!(tree::range(reader, &snapshot.root, span.clone(), SELECTED_AHEAD)).next().await;
+        let Some((key, entry)) = first.transpose()? else {
+            return Err(Error::not_found(format!("{path} in {snapshot}")));
+        };
+        if key == *path && entry.kind != EntryKind::Folder {
+            return Ok((Selection::Alone, span));
         }
         Ok((Selection::Below(path.clone()), span))
     }
