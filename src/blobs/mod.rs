@@ -17,6 +17,6 @@ mod writer;
 
 pub(crate) use evidence::{Condemned, Evidence};
 pub(crate) use memory::NodeMemory;
-pub(crate) use nodes::NodeBuffer;
+pub(crate) use nodes::{NodeBuffer, NodeSender};
 pub(crate) use reader::BlobReader;
 pub(crate) use writer::{BlobWriter, LookUp, Parts, Stored, Treatment, WriteOptions, WriteStats};

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::blobs::BlobReader;
 use crate::crypto::Keyring;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::BlobId;
 use crate::pack::BlockKind;
 use crate::tree::{ReadNode, WriteNode};
@@ -19,6 +20,30 @@ impl ReadNode for BlobReader {
         let node = self.read(BlockKind::Nodes, id).await?;
         self.memory().keep_node(*id, &node);
         Ok(node)
+    }
+}
+
+/// Hands nodes on as a tree writes them, with their ids, so that they are stored while the tree goes on.
+#[derive(Debug)]
+pub(crate) struct NodeSender {
+    keyring: Arc<Keyring>,
+    sender: mpsc::UnboundedSender<(BlobId, Bytes)>,
+}
+
+impl NodeSender {
+    /// Hands nodes to whoever has the receiver.
+    pub(crate) fn new(keyring: Arc<Keyring>) -> (Self, mpsc::UnboundedReceiver<(BlobId, Bytes)>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self { keyring, sender }, receiver)
+    }
+}
+
+impl WriteNode for NodeSender {
+    fn write_node(&mut self, node: Vec<u8>) -> Result<BlobId> {
+        let id = self.keyring.node_id().id(&node);
+        let sent = self.sender.send((id, node.into()));
+        sent.map_err(|_| Error::worker("nobody takes the nodes of a tree any more"))?;
+        Ok(id)
     }
 }
 

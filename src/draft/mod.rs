@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 pub(crate) use fresh::FreshNodes;
 pub(crate) use intake::{Intake, Taken, inline};
 
-use crate::blobs::{BlobWriter, NodeBuffer, Treatment, WriteStats};
+use crate::blobs::{BlobWriter, NodeSender, Treatment, WriteStats};
 use crate::cpu;
 use crate::draft::merge::merged;
 use crate::draft::pending::Pending;
@@ -156,40 +156,34 @@ impl Draft {
         {
             return Ok(root);
         }
-        let mut nodes = NodeBuffer::new(Arc::clone(self.repository.keyring()));
-        let (root, tally) = match self.root {
+        let (mut out, mut nodes) = NodeSender::new(Arc::clone(self.repository.keyring()));
+        let (edits, splitter) = (self.pending.edits(), self.repository.splitter().clone());
+        let (reader, runtime, before) = (self.nodes.clone(), Handle::current(), self.root);
+        // The work is the CPU's, the waiting for nodes the runtime's. Nodes are stored while others are made.
+        let editing = cpu::block(move || match before {
             Some(root) => {
-                let (edits, splitter) = (self.pending.edits(), self.repository.splitter().clone());
-                let (reader, runtime) = (self.nodes.clone(), Handle::current());
-                // The work is the CPU's, the waiting for nodes the runtime's.
-                let (edited, made) = cpu::block(move || {
-                    let edited = runtime.block_on(tree::edit(&reader, &mut nodes, &splitter, &root.id, edits))?;
-                    Ok((edited, nodes))
-                })
-                .await?;
-                nodes = made;
-                (edited.root, edited.tally)
+                let edited = runtime.block_on(tree::edit(&reader, &mut out, &splitter, &root.id, edits))?;
+                Ok((edited.root, edited.tally))
             }
             None => {
-                let (edits, splitter) = (self.pending.edits(), self.repository.splitter().clone());
-                let (root, made) = cpu::start(move || {
-                    let mut builder = TreeBuilder::new(splitter);
-                    for (key, edit) in edits {
-                        if let Edit::Put(entry) | Edit::Replace(entry) = edit {
-                            builder.push(&key, &entry, &mut nodes)?;
-                        }
+                let mut builder = TreeBuilder::new(splitter);
+                for (key, edit) in edits {
+                    if let Edit::Put(entry) | Edit::Replace(entry) = edit {
+                        builder.push(&key, &entry, &mut out)?;
                     }
-                    Ok((builder.finish(&mut nodes)?, nodes))
-                })
-                .await?;
-                nodes = made;
-                (root, Tally { added: root.entries, changed: 0 })
+                }
+                let root = builder.finish(&mut out)?;
+                Ok((root, Tally { added: root.entries, changed: 0 }))
             }
+        });
+        let storing = async {
+            while let Some((id, node)) = nodes.recv().await {
+                self.nodes.insert(id, node.clone());
+                blobs.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
+            }
+            Ok(())
         };
-        for (id, node) in nodes.take() {
-            self.nodes.insert(id, node.clone());
-            blobs.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
-        }
+        let ((root, tally), ()) = futures::try_join!(editing, storing)?;
         if self.nodes.is_large() {
             blobs.make_readable().await?;
             self.nodes.clear();
