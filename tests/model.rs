@@ -229,6 +229,7 @@ enum Pending {
         id: u64,
         receipt: Receipt,
         ops: Vec<Op>,
+        position: Option<Vec<u8>>,
     },
     /// Nobody waited for it.
     Unawaited {
@@ -672,8 +673,12 @@ impl World {
                     Op::RemovePrefix(key) => batch.remove_prefix(key),
                 };
             }
+            let position = self.random.chance(0.5).then(|| self.random.bytes(4));
+            if let Some(position) = &position {
+                batch.at_position(position.clone());
+            }
             let outcome = feed.apply(batch).await;
-            self.acknowledged(id, fails, ops, outcome);
+            self.acknowledged(id, fails, ops, position, outcome);
             return;
         }
         let ops = self.distinct_ops();
@@ -685,7 +690,7 @@ impl World {
                 match outcome {
                     Some(outcomes) => {
                         for (op, outcome) in ops.into_iter().zip(outcomes) {
-                            self.acknowledged(id, fails, vec![op], outcome);
+                            self.acknowledged(id, fails, vec![op], None, outcome);
                         }
                     }
                     None => self.pending.extend(ops.into_iter().map(|op| Pending::Unawaited { id, op })),
@@ -694,7 +699,7 @@ impl World {
             None => {
                 let outcomes = futures::future::join_all(calls).await;
                 for (op, outcome) in ops.into_iter().zip(outcomes) {
-                    self.acknowledged(id, fails, vec![op], outcome);
+                    self.acknowledged(id, fails, vec![op], None, outcome);
                 }
             }
         }
@@ -715,11 +720,18 @@ impl World {
         ops.into_iter().filter(|op| keys.insert(op.key().clone())).collect()
     }
 
-    fn acknowledged(&mut self, id: u64, fails: bool, ops: Vec<Op>, outcome: Result<Receipt>) {
+    fn acknowledged(
+        &mut self,
+        id: u64,
+        fails: bool,
+        ops: Vec<Op>,
+        position: Option<Vec<u8>>,
+        outcome: Result<Receipt>,
+    ) {
         match outcome {
             Ok(receipt) => {
                 self.seen.acknowledged += 1;
-                self.pending.push(Pending::Acknowledged { id, receipt, ops });
+                self.pending.push(Pending::Acknowledged { id, receipt, ops, position });
             }
             // Told to have failed: it must not show, and nothing will expect it.
             Err(Error::Conflict { .. }) => {}
@@ -769,7 +781,7 @@ impl World {
         let receipts: Vec<_> =
             changes.iter().map(|(id, _, fails, op)| (*id, *fails, op.clone())).zip(receipts).collect();
         for ((id, fails, op), receipt) in receipts {
-            self.acknowledged(id, fails, vec![op], receipt);
+            self.acknowledged(id, fails, vec![op], None, receipt);
         }
     }
 
@@ -848,11 +860,13 @@ impl World {
             (draft.on(&before), position.or(carried), parent)
         } else {
             let mut expected = before.clone();
+            let mut position = previous.as_ref().and_then(|previous| previous.position.clone());
             for pending in self.pending.extract_if(.., |pending| match pending {
                 Pending::Acknowledged { id: other, receipt, .. } => *other == id && receipt.number == snapshot.number,
                 _ => false,
             }) {
-                let Pending::Acknowledged { receipt, ops, .. } = pending else { continue };
+                let Pending::Acknowledged { receipt, ops, position: carried, .. } = pending else { continue };
+                position = carried.or(position);
                 assert_eq!((receipt.hash, receipt.time), (snapshot.hash, snapshot.time));
                 ops.iter().for_each(|op| op.apply(&mut expected));
             }
@@ -868,7 +882,6 @@ impl World {
                 shows
             });
             self.seen.unawaited += unawaited.count() as u64;
-            let position = previous.as_ref().and_then(|previous| previous.position.clone());
             (expected, position, previous.as_ref().map(|previous| previous.number))
         };
         assert!(found == expected, "{snapshot}: {}", describe(&found, &expected));
@@ -901,7 +914,10 @@ impl World {
         let selector = Selector::AtOrBefore { series: Some(name.clone()), time };
         let read = async {
             let snapshot = match repository.find(&selector).await {
-                Err(error) if error.is_not_found() => return Ok(assert!(expected.is_none(), "at {time:?}: {error}")),
+                Err(error) if error.is_not_found() => {
+                    assert!(expected.is_none(), "at {time:?}: {error}");
+                    return Ok(());
+                }
                 other => other?,
             };
             let (found, map) = expected.unwrap();
