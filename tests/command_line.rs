@@ -93,6 +93,12 @@ impl Setting {
         expect(&self.run(arguments), 0).0
     }
 
+    /// Backs the tree up once it has settled: what was just written isn't relied on, and would differ in the next backup.
+    fn back_up(&self) {
+        std::thread::sleep(std::time::Duration::from_millis(25));
+        self.succeed(&["backup", "source"]);
+    }
+
     /// What a command that must fail writes to standard error.
     fn fail(&self, arguments: &[&str], status: i32) -> String {
         expect(&self.run(arguments), status).1
@@ -160,6 +166,24 @@ fn a_folder_goes_in_and_comes_back() {
     assert!(said.contains("no damage found"), "{said}");
     let said = setting.succeed(&["stats"]);
     assert!(said.contains("packs") && said.contains("1 series"), "{said}");
+}
+
+#[test]
+fn many_small_packs_are_merged() {
+    let setting = Setting::created();
+    fs::create_dir_all(setting.path("source")).unwrap();
+    for number in 0..33 {
+        fs::write(setting.path("source/changing"), format!("{number:2000}")).unwrap();
+        setting.succeed(&["backup", "source", "--read-all"]);
+    }
+    let told = setting.objects(&["merge", "--dry-run"]);
+    assert_eq!((&told[0]["type"], &told[0]["packs"]), (&"merge_plan".into(), &32.into()), "{told:?}");
+    assert_eq!(setting.objects(&["stats"])[0]["packs"]["objects"], 33, "a dry run changes nothing");
+    let said = setting.succeed(&["merge"]);
+    assert!(said.contains("32 packs became 1"), "{said}");
+    assert_eq!(setting.objects(&["merge"])[0]["type"], "merge_plan", "there is nothing left to merge");
+    assert!(setting.succeed(&["check", "--read-data"]).contains("no damage found"));
+    assert_eq!(setting.succeed(&["cat", "default#7:source/changing"]), format!("{:2000}", 6));
 }
 
 #[test]
@@ -403,13 +427,13 @@ fn snapshots_are_found_by_time() {
 #[test]
 fn differences_are_shown_for_a_part() {
     let setting = Setting::created();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::write(setting.path("source/a"), "longer than before\n").unwrap();
     fs::write(setting.path("source/sub/new"), "new\n").unwrap();
     fs::remove_file(setting.path("source/sub/b")).unwrap();
     fs::remove_file(setting.path("source/link")).unwrap();
     fs::write(setting.path("source/link"), "").unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
 
     let lines = setting.succeed(&["-q", "diff", "default#1", "default#2"]);
     let of_sources: Vec<_> = lines.lines().filter(|line| !line.starts_with('m')).collect();
@@ -432,13 +456,13 @@ fn differences_are_shown_for_a_part() {
 #[test]
 fn the_history_of_a_path_is_shown_newest_first() {
     let setting = Setting::created();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::write(setting.path("source/a"), "again\n").unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::write(setting.path("source/sub/b"), "other\n").unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     fs::remove_file(setting.path("source/a")).unwrap();
-    setting.succeed(&["backup", "source"]);
+    setting.back_up();
     let times: Vec<_> = setting.objects(&["snapshots"]).iter().map(|snapshot| snapshot["time"].clone()).collect();
 
     let lines = setting.succeed(&["-q", "history", "default", "/source/a"]);

@@ -89,7 +89,8 @@ fn child() {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         let repository = open(Path::new(&folder)).await;
-        let options = FeedOptions::default().with_interval(Duration::from_millis(2));
+        // Merging may be cut off as well.
+        let options = FeedOptions::default().with_interval(Duration::from_millis(2)).with_merge_every(25);
         let feed = repository.feed(SERIES, options).await.unwrap();
         let tasks = (0..TASKS).map(|task| {
             let feed = feed.clone();

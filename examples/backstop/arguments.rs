@@ -91,6 +91,15 @@ pub(crate) enum Command {
     Key(KeyCommand),
     /// Shows what the repository takes up
     Stats,
+    /// Merges small packs and index segments, such as a feed makes
+    Merge(MergeArguments),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct MergeArguments {
+    /// Only tell what there is to merge
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
 }
 
 #[derive(Debug, Args)]

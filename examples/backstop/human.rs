@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn a_position_is_shown_as_text_or_in_hexadecimal() {
         assert_eq!(opaque(b"0/16B3748"), "0/16B3748");
-        assert_eq!(opaque(&41u64.to_be_bytes()), "0x0000000000000029");
+        assert_eq!(opaque(&[0, 0, 0, 41]), "0x00000029");
         assert_eq!((opaque(b"\xff"), opaque(b""), opaque(b"a\n")), ("0xff".into(), "0x".into(), "0x610a".into()));
     }
 

@@ -6,7 +6,8 @@
 
 use backstop::{
     BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, Key, KeyKind, KeySlot,
-    Metadata, Phase, Posix, Repository, RepositoryStats, RestoreReport, Snapshot, SnapshotStats, Timestamp, Usage,
+    MergePlan, MergeReport, Metadata, Phase, Posix, Repository, RepositoryStats, RestoreReport, Snapshot,
+    SnapshotStats, Timestamp, Usage,
 };
 use serde_json::{Map, Value, json};
 
@@ -241,6 +242,28 @@ pub(crate) fn key_kind(kind: KeyKind) -> &'static str {
         KeyKind::RawKey => "key",
         _ => "other",
     }
+}
+
+pub(crate) fn merge_plan(plan: &MergePlan) -> Value {
+    json!({
+        "type": "merge_plan",
+        "packs": plan.packs,
+        "pack_bytes": plan.pack_bytes,
+        "segments": plan.segments,
+        "segment_bytes": plan.segment_bytes,
+        "unfinished": plan.unfinished,
+    })
+}
+
+pub(crate) fn merge_report(report: &MergeReport) -> Value {
+    json!({
+        "type": "merge",
+        "packs_written": report.packs_written,
+        "bytes_written": report.bytes_written,
+        "packs_deleted": report.packs_deleted,
+        "segments_deleted": report.segments_deleted,
+        "left": report.left,
+    })
 }
 
 pub(crate) fn stats(repository: &Repository, stats: &RepositoryStats) -> Value {

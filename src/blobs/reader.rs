@@ -107,23 +107,40 @@ impl BlobReader {
             if refresh {
                 self.index.refresh(Want::Pages).await?;
             }
-            self.prepare().await?;
-            if let Some(location) = self.index.find_recent(id) {
-                match self.read_at(kind, id, &location).await {
-                    Ok(blob) => return Ok(blob),
-                    Err(error) => failure = Some(error),
-                }
+            let known = self.index.find_recent(id);
+            if let Some(blob) = self.read_any(kind, id, known, &mut failure).await {
+                return Ok(blob);
             }
             let (locations, missed) = self.index.locate(id).await?;
             failure = missed.or(failure);
-            for location in locations {
-                match self.read_at(kind, id, &location).await {
-                    Ok(blob) => return Ok(blob),
-                    Err(error) => failure = Some(error),
-                }
+            if let Some(blob) = self.read_any(kind, id, locations, &mut failure).await {
+                return Ok(blob);
+            }
+            // Last, since the packs that an old record names are mostly gone.
+            self.index.load_recent().await?;
+            let loaded = self.index.find_recent(id).filter(|location| known != Some(*location));
+            if let Some(blob) = self.read_any(kind, id, loaded, &mut failure).await {
+                return Ok(blob);
             }
         }
         Err(failure.filter(|error| !error.is_not_found()).unwrap_or_else(|| self.unknown(id)))
+    }
+
+    /// Reads a blob from the first of these places where it can be had.
+    async fn read_any(
+        &self,
+        kind: BlockKind,
+        id: &BlobId,
+        locations: impl IntoIterator<Item = Location, IntoIter: Send> + Send,
+        failure: &mut Option<Error>,
+    ) -> Option<Bytes> {
+        for location in locations {
+            match self.read_at(kind, id, &location).await {
+                Ok(blob) => return Some(blob),
+                Err(error) => *failure = Some(error),
+            }
+        }
+        None
     }
 
     /// Reads a node from where it lay when its parent was written.

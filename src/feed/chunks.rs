@@ -125,9 +125,12 @@ impl Chunks {
         let adding = tokio::spawn(async move {
             let mut gathering = chunks.shared.gathering.lock().await;
             chunks.give_up_if_cut_off(&mut gathering);
-            if !gathering.indexed {
-                chunks.repository.index().refresh(Want::All).await?;
-                gathering.indexed = true;
+            if !gathering.indexed && gathering.writer.is_none() {
+                match chunks.repository.index().refresh(Want::All).await {
+                    Ok(()) => gathering.indexed = true,
+                    // Then it may be stored twice, which is better than not at all.
+                    Err(error) => tracing::warn!(%error, "a feed does without the index for now"),
+                }
             }
             let epoch = gathering.epoch;
             let mut writer = gathering.writer.take().unwrap_or_else(|| chunks.writer());

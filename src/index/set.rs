@@ -112,10 +112,10 @@ impl Index {
         self.recent.read().unwrap_or_else(PoisonError::into_inner).unread()
     }
 
-    /// Reads the footers of all packs that were named; whether there were any. One that is gone was merged since.
-    pub(crate) async fn load_recent(self: &Arc<Self>) -> Result<bool> {
+    /// Reads the footers of all packs that were named. One that is gone was merged since.
+    pub(crate) async fn load_recent(self: &Arc<Self>) -> Result<()> {
         if self.unread().is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let index = Arc::clone(self);
         // Apart, since whoever else comes waits for the lock.
@@ -137,7 +137,7 @@ impl Index {
                     }
                 }
             }
-            Ok(true)
+            Ok(())
         })
         .await
     }
