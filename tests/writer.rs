@@ -310,7 +310,7 @@ async fn a_writer_that_is_given_up_leaves_nothing_visible() {
         } else {
             drop(writer)
         }
-        assert_eq!(repository.snapshots(None).await.unwrap(), [before.clone()]);
+        assert_eq!(repository.snapshots(None).await.unwrap(), std::slice::from_ref(&before));
     }
     assert_eq!(names(&store, "writers").await.len(), 1, "the dropped one's registration");
     assert_sound(&open(&store).await, &before).await;
