@@ -60,6 +60,10 @@ impl Failure {
 }
 
 /// What a snapshot holds and what making it took.
+///
+/// A [`crate::Writer`] and a [`crate::Feed`] look at nothing but what changes: in their snapshots all entries count as
+/// files, `bytes` and `bytes_read` are 0, and an entry that is put several times in a commit of many MiB may count as
+/// often.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 #[non_exhaustive]
 pub struct SnapshotStats {

@@ -269,6 +269,26 @@ fn a_rebase_merges_what_does_not_overlap_and_names_what_does() {
 }
 
 #[test]
+fn changes_that_are_moved_twice_overlap_as_they_were_made() {
+    let bed = Bed::new();
+    let key = |path: &str| Key::from_path(path).unwrap();
+    bed.runtime.block_on(async {
+        let base = Model::from([(key("a"), entry(1)), (key("b"), entry(1))]);
+        let parent = bed.snapshot(&base).await;
+        let (mut draft, mut blobs) = (Draft::new(&bed.repository, Some(&parent)), bed.blobs());
+        draft.put(key("a"), entry(2)).unwrap();
+        // First the other writer changes it alike, then otherwise.
+        let alike = bed.snapshot(&Model::from([(key("a"), entry(2)), (key("b"), entry(2))])).await;
+        assert_eq!(draft.rebase(Some(&alike), &mut blobs).await.unwrap(), []);
+        let otherwise = bed.snapshot(&Model::from([(key("a"), entry(3)), (key("b"), entry(2))])).await;
+        assert_eq!(draft.rebase(Some(&otherwise), &mut blobs).await.unwrap(), [key("a")]);
+        let elsewhere = bed.snapshot(&Model::from([(key("a"), entry(1)), (key("b"), entry(3))])).await;
+        assert_eq!(draft.rebase(Some(&elsewhere), &mut blobs).await.unwrap(), []);
+        assert_eq!(all(&draft, None).await, [(key("a"), entry(2)), (key("b"), entry(3))]);
+    });
+}
+
+#[test]
 fn portions_of_many_puts_make_the_same_tree() {
     let bed = Bed::new();
     bed.runtime.block_on(async {
