@@ -23,26 +23,42 @@ impl ReadNode for BlobReader {
     }
 }
 
+/// Nodes that are handed on at a time.
+const TOGETHER: usize = 32;
+
 /// Hands nodes on as a tree writes them, with their ids, so that they are stored while the tree goes on.
 #[derive(Debug)]
 pub(crate) struct NodeSender {
     keyring: Arc<Keyring>,
-    sender: mpsc::UnboundedSender<(BlobId, Bytes)>,
+    nodes: Vec<(BlobId, Bytes)>,
+    sender: mpsc::UnboundedSender<Vec<(BlobId, Bytes)>>,
 }
 
 impl NodeSender {
     /// Hands nodes to whoever has the receiver.
-    pub(crate) fn new(keyring: Arc<Keyring>) -> (Self, mpsc::UnboundedReceiver<(BlobId, Bytes)>) {
+    pub(crate) fn new(keyring: Arc<Keyring>) -> (Self, mpsc::UnboundedReceiver<Vec<(BlobId, Bytes)>>) {
         let (sender, receiver) = mpsc::unbounded_channel();
-        (Self { keyring, sender }, receiver)
+        (Self { keyring, nodes: Vec::new(), sender }, receiver)
+    }
+
+    /// Hands on what is left.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.hand_on()
+    }
+
+    fn hand_on(&mut self) -> Result<()> {
+        let sent = self.sender.send(std::mem::take(&mut self.nodes));
+        sent.map_err(|_| Error::worker("nobody takes the nodes of a tree any more"))
     }
 }
 
 impl WriteNode for NodeSender {
     fn write_node(&mut self, node: Vec<u8>) -> Result<BlobId> {
         let id = self.keyring.node_id().id(&node);
-        let sent = self.sender.send((id, node.into()));
-        sent.map_err(|_| Error::worker("nobody takes the nodes of a tree any more"))?;
+        self.nodes.push((id, node.into()));
+        if self.nodes.len() >= TOGETHER {
+            self.hand_on()?;
+        }
         Ok(id)
     }
 }

@@ -40,7 +40,7 @@ use crate::error::Result;
 use crate::pack::BlockKind;
 use crate::repository::Repository;
 use crate::snapshot::{Snapshot, SnapshotStats};
-use crate::tree::{self, Edit, Entry, Key, Root, Span, Tally, TreeBuilder};
+use crate::tree::{self, Edit, Entry, Key, Root, Span, Splitter, Tally, TreeBuilder};
 
 /// When what is pending comes to this many bytes, it should be applied: edits are cheaper the more there are.
 pub(crate) const PORTION: usize = 8 << 20;
@@ -160,26 +160,22 @@ impl Draft {
         let (edits, splitter) = (self.pending.edits(), self.repository.splitter().clone());
         let (reader, runtime, before) = (self.nodes.clone(), Handle::current(), self.root);
         // The work is the CPU's, the waiting for nodes the runtime's. Nodes are stored while others are made.
-        let editing = cpu::block(move || match before {
-            Some(root) => {
-                let edited = runtime.block_on(tree::edit(&reader, &mut out, &splitter, &root.id, edits))?;
-                Ok((edited.root, edited.tally))
-            }
-            None => {
-                let mut builder = TreeBuilder::new(splitter);
-                for (key, edit) in edits {
-                    if let Edit::Put(entry) | Edit::Replace(entry) = edit {
-                        builder.push(&key, &entry, &mut out)?;
-                    }
+        let editing = cpu::block(move || {
+            let made = match before {
+                Some(root) => {
+                    let edited = runtime.block_on(tree::edit(&reader, &mut out, &splitter, &root.id, edits))?;
+                    (edited.root, edited.tally)
                 }
-                let root = builder.finish(&mut out)?;
-                Ok((root, Tally { added: root.entries, changed: 0 }))
-            }
+                None => build(splitter, edits, &mut out)?,
+            };
+            out.finish().map(|()| made)
         });
         let storing = async {
-            while let Some((id, node)) = nodes.recv().await {
-                self.nodes.insert(id, node.clone());
-                blobs.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
+            while let Some(nodes) = nodes.recv().await {
+                for (id, node) in nodes {
+                    self.nodes.insert(id, node.clone());
+                    blobs.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
+                }
             }
             Ok(())
         };
@@ -228,6 +224,18 @@ impl Draft {
 /// The root of a snapshot's tree.
 fn root_of(snapshot: &Snapshot) -> Root {
     Root { id: snapshot.root, entries: snapshot.entries }
+}
+
+/// A tree of nothing but what edits put.
+fn build(splitter: Splitter, edits: Vec<(Key, Edit)>, out: &mut NodeSender) -> Result<(Root, Tally)> {
+    let mut builder = TreeBuilder::new(splitter);
+    for (key, edit) in edits {
+        if let Edit::Put(entry) | Edit::Replace(entry) = edit {
+            builder.push(&key, &entry, out)?;
+        }
+    }
+    let root = builder.finish(out)?;
+    Ok((root, Tally { added: root.entries, changed: 0 }))
 }
 
 fn entries(root: Option<Root>) -> u64 {
