@@ -27,7 +27,7 @@ const COUNTS_LEN: usize = 8 + 4 + TAG_LEN;
 pub(super) const HEAD_LEN: usize = HEADER_LEN + COUNTS_LEN;
 
 /// Pages fetched with one request where it isn't certain in which of them an id is, at most; roughly.
-const LIKELY_MAX: u64 = 6;
+const LIKELY_MAX: u64 = 8;
 
 /// How many pages of a remote segment are remembered.
 const PAGES_KEPT: usize = 512;
@@ -306,10 +306,10 @@ impl Segment {
         if self.entries == 0 {
             return Ok(());
         }
-        // Ids are uniform: of n entries those before this one are a binomial number, at most sqrt(n) / 2 off at most times.
+        // Ids are uniform: how many of n entries come before this one is a binomial number, with a deviation of sqrt(n) / 2.
         #[expect(clippy::cast_possible_truncation, reason = "less than the number of entries")]
         let guess = ((u128::from(id.prefix()) * u128::from(self.entries)) >> 64) as u64;
-        let off = (self.entries.isqrt() * 3 / 4).min(LIKELY_MAX * PAGE_ENTRIES as u64 / 2);
+        let off = (self.entries.isqrt() * 5 / 4).min(LIKELY_MAX * PAGE_ENTRIES as u64 / 2);
         let first = guess.saturating_sub(off) / PAGE_ENTRIES as u64;
         let last = ((guess + off) / PAGE_ENTRIES as u64).min(self.entry_pages() - 1);
         let (begin, end) = (self.page_range(first).start, self.page_range(last).end);
