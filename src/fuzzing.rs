@@ -16,7 +16,7 @@ use crate::id::{BlobId, ObjectId, SeriesTag, WriterId};
 use crate::index::Segment;
 use crate::layout::{Name, SnapshotName};
 use crate::object::{Header, object_id, write_magic, write_trailer};
-use crate::pack::{BLOCKS_START, BlockKind, Encoding, PLAIN_MAX, Place, parse_pack};
+use crate::pack::{BLOCKS_START, BlockKind, Encoding, Hints, PLAIN_MAX, Place, parse_pack, split_hints};
 use crate::slot::Slot;
 use crate::snapshot::open_record;
 use crate::tree::decode_node;
@@ -96,6 +96,7 @@ pub fn block(data: &[u8]) {
     let (mut sealer, _) = sealer(Kind::Pack);
     let kind = if kind & 1 == 0 { BlockKind::Data } else { BlockKind::Nodes };
     let mut message = message.to_vec();
+    let message_len = message.len();
     let Ok(number) = sealer.seal(kind.part(), "", &mut message) else { return };
     let place = Place {
         kind,
@@ -111,6 +112,20 @@ pub fn block(data: &[u8]) {
     let opener = KEYRING.opener(Kind::Pack, sealer.generation(), sealer.salt(), "a block");
     if let Ok(plain) = opener.and_then(|opener| place.open(&opener, message, "a block")) {
         assert_eq!(plain.len(), place.plain_len as usize, "a block is as long as stated");
+        if let Ok((nodes, hints)) = split_hints(&plain, "a block") {
+            look_at_hints(nodes.len(), hints, &place);
+        }
+    }
+    look_at_hints(message_len, &data[6..], &place);
+}
+
+/// What the hints of a block say of nodes at its beginning.
+fn look_at_hints(nodes_len: usize, hints: &[u8], place: &Place) {
+    let Ok(hints) = Hints::decode(hints, "a block") else { return };
+    for at in 0..u32::try_from(nodes_len.min(64)).unwrap_or_default() {
+        for hint in hints.children(at, &ObjectId::new([2; ObjectId::LEN]), place).into_iter().flatten() {
+            drop(hint.place.validate("a hint"));
+        }
     }
 }
 

@@ -307,7 +307,6 @@ impl Segment {
             return Ok(());
         }
         // Ids are uniform: how many of n entries come before this one is a binomial number, with a deviation of sqrt(n) / 2.
-        #[expect(clippy::cast_possible_truncation, reason = "less than the number of entries")]
         let guess = ((u128::from(id.prefix()) * u128::from(self.entries)) >> 64) as u64;
         let off = (self.entries.isqrt() * 5 / 4).min(LIKELY_MAX * PAGE_ENTRIES as u64 / 2);
         let first = guess.saturating_sub(off) / PAGE_ENTRIES as u64;
