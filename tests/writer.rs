@@ -655,6 +655,21 @@ async fn attempt(repository: &Repository, random: &mut Random, model: &mut Model
     writer.commit(CommitOptions::default()).await
 }
 
+/// Pauses between attempts take no time.
+#[tokio::test(start_paused = true)]
+async fn a_name_that_is_said_to_exist_and_does_not_may_be_free_later() {
+    let inner = memory();
+    create(&inner).await;
+    let faulty = FaultyStore::new(Arc::clone(&inner), |call| {
+        let pack = call.kind == Kind::Put && call.name.starts_with("packs/");
+        pack.then_some(Fault { done: false, reply: Reply::Exists })
+    });
+    let writer = writer(&open(&faulty.shared()).await).await;
+    put(&writer, "a", "1").await;
+    let error = writer.commit(CommitOptions::default()).await.unwrap_err();
+    assert!(matches!(error, Error::Store { .. }) && error.is_retryable(), "{error:?}");
+}
+
 #[tokio::test]
 async fn a_writer_on_which_storing_failed_does_not_commit() {
     let inner = memory();

@@ -81,7 +81,8 @@ impl Store {
                 // Longer than ours, so not ours.
                 Err(error) if error.is_corrupt() => return Ok(Created::Theirs),
                 Err(error) if error.is_not_found() && attempt < ATTEMPTS => tokio::time::sleep(pause).await,
-                Err(error) if error.is_not_found() => return Err(store_error("create", name, failure)),
+                // Whatever the store said, even that the name exists: it isn't so, and may go well later.
+                Err(error) if error.is_not_found() => return Err(failed("create", name, failure, true)),
                 Err(error) => return Err(error),
             }
             pause *= 4;
@@ -235,16 +236,23 @@ fn is_storage_full(error: &(dyn std::error::Error + 'static)) -> bool {
 fn store_error(operation: &'static str, name: &str, failure: object_store::Error) -> Error {
     match failure {
         object_store::Error::NotFound { .. } => Error::not_found(name),
-        failure => Error::Store {
-            operation,
-            object: name.to_owned(),
-            advice: if is_storage_full(&failure) {
-                ": it is full; nothing committed is lost, free some space and run it again"
-            } else {
-                ""
-            },
-            retryable: is_retryable(&failure),
-            source: Box::new(failure),
+        failure => {
+            let retryable = is_retryable(&failure);
+            failed(operation, name, failure, retryable)
+        }
+    }
+}
+
+fn failed(operation: &'static str, name: &str, failure: object_store::Error, retryable: bool) -> Error {
+    Error::Store {
+        operation,
+        object: name.to_owned(),
+        advice: if is_storage_full(&failure) {
+            ": it is full; nothing committed is lost, free some space and run it again"
+        } else {
+            ""
         },
+        retryable,
+        source: Box::new(failure),
     }
 }

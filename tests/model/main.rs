@@ -142,10 +142,8 @@ fn failing_store(inner: &Arc<dyn ObjectStore>, seed: u64, failing: Arc<AtomicBoo
         if *outage == 0 {
             return None;
         }
-        // That a name exists which doesn't is said once: said again and again it would be believed.
-        let alone = *outage == 1 && call.kind == Kind::Put;
         *outage -= 1;
-        let reply = if alone && random.chance(0.3) { Reply::Exists } else { Reply::Unknown };
+        let reply = if call.kind == Kind::Put && random.chance(0.3) { Reply::Exists } else { Reply::Unknown };
         Some(Fault { done: random.chance(0.5), reply })
     };
     FaultyStore::new(Arc::clone(inner), plan).shared()
