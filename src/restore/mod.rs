@@ -52,8 +52,10 @@ use crate::tree::{self, EntryKind, Key, Span};
 /// Works to a batch that one thread compares.
 const BATCH_WORKS: usize = 256;
 
-/// Leaves read at a time to see what is at a path: it may begin in one and go on in the next.
-const SELECTED_AHEAD: usize = 2;
+/// So many entries are read to see what is at a path, and so many leaves at a time: of one person's records they are
+/// all, and need not be waited for again.
+const SELECTED: usize = 64;
+const SELECTED_AHEAD: usize = 4;
 
 /// Bytes to such a batch.
 const BATCH_BYTES: u64 = 16 << 20;
@@ -170,10 +172,11 @@ impl Repository {
         let span = Span::subtree(path);
         // What is at the path comes first of what is at and below it; it may have no entry and yet be on the way to some.
         let reader = Arc::clone(self.reader_of(snapshot));
-        let first = std::pin::pin!(tree::range(reader, &snapshot.root, span.clone(), SELECTED_AHEAD)).next().await;
-        let Some((key, entry)) = first.transpose()? else {
+        let entries = tree::range(reader, &snapshot.root, span.clone(), SELECTED_AHEAD).take(SELECTED);
+        let Some(first) = entries.collect::<Vec<_>>().await.into_iter().next() else {
             return Err(Error::not_found(format!("{path} in {snapshot}")));
         };
+        let (key, entry) = first?;
         if key == *path && entry.kind != EntryKind::Folder {
             return Ok((Selection::Alone, span));
         }
