@@ -126,6 +126,10 @@ impl State {
 
     async fn settle_under(&mut self, root: &BlobId) -> Result<Stored> {
         let mut blobs = self.take_blobs()?;
+        // Who goes on from this commit takes over what it names, also where the changes don't build on the parent.
+        if let Some(parent) = self.registration.parent() {
+            blobs.adopt(&parent.stored.packs);
+        }
         let stored = blobs.settle(root).await?;
         self.unsettled = false;
         self.blobs = Some(blobs);
