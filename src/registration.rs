@@ -17,7 +17,7 @@
 //!
 //! A registration whose commit was issued is only removed once the number is
 //! seen to be decided, since a put that was given up can still land. One that
-//! is left behind by a crash is removed by a later collection.
+//! is left behind by a crash stays, and does no harm.
 
 use std::sync::Arc;
 
@@ -180,12 +180,13 @@ impl Registration {
 
     /// Reads the collections, then what still counts, then the parent: in this order, after registering.
     async fn read_after_registering(&mut self, tip: Option<SnapshotName>) -> Result<()> {
-        (self.collection, self.condemned) = condemned(&self.parts.store, &self.parts.keyring).await?;
+        let collected = condemned(&self.parts.store, &self.parts.keyring).await?;
         if let Some(found) = self.parts.store.list(&layout::kept_prefix(&self.tag)).await?.first() {
             let reason = "this build doesn't know which snapshots still count; use a newer one";
             return Err(Error::unsupported(&found.name, reason));
         }
         let Some(name) = tip else {
+            (self.collection, self.condemned) = collected;
             (self.tip, self.parent, self.lost) = (None, None, false);
             return Ok(());
         };
@@ -207,6 +208,8 @@ impl Registration {
             // A tombstone changed nothing: the snapshot before it counts.
             None => self.timelines.latest(&self.tag, Some(time)).await?,
         };
+        // Only now, so that who tries again after a failure still sees that a collection came between.
+        (self.collection, self.condemned) = collected;
         (self.tip, self.parent, self.lost) = (Some(tip), parent, false);
         Ok(())
     }
@@ -311,7 +314,7 @@ impl Registration {
     /// Removes a registration. One that stays only delays a collection, so a failure here is not the writer's.
     async fn remove(&self, id: &WriterId) {
         if let Err(error) = self.parts.store.delete(&Name::Writer(*id).to_string()).await {
-            tracing::warn!(%error, "could not end a registration; a later collection will");
+            tracing::warn!(%error, "could not end a registration; it stays, and does no harm");
         }
     }
 }

@@ -66,7 +66,7 @@ impl NodeMemory {
         self.hints.insert(id, hint);
     }
 
-    /// Forgets where a node was said to lie, if that is still what is said.
+    /// Forgets where a node was said to lie.
     pub(crate) fn forget_hint(&self, id: &BlobId) {
         self.hints.remove(id);
     }

@@ -345,11 +345,12 @@ impl BlobWriter {
     /// Whether a blob lies in a pack that is known to exist.
     async fn is_stored(&mut self, id: &BlobId) -> Result<bool> {
         let Some(location) = self.parts.index.find_local(id)? else { return Ok(false) };
+        let recent = self.parts.index.recent(&location.pack.id);
         let stored = self.evidence.vouches_for(&location.pack.id, &self.parts.store).await?;
         // If no segment describes the pack, it may be that of another series, or of a commit that failed: what this
         // writer makes must name it too.
         if stored
-            && let Some(pack) = self.parts.index.recent(&location.pack.id)
+            && let Some(pack) = recent
             && !self.adopted.contains(&pack)
         {
             self.adopted.push(pack);
@@ -445,7 +446,8 @@ impl BlobWriter {
     /// When this returns, all of it is durable as far as the store promises it, and can be found by who reads the
     /// record that says what this returns.
     pub(crate) async fn settle(&mut self, root: &BlobId) -> Result<Stored> {
-        if self.adopted.len() >= UNDESCRIBED_PACKS {
+        let adopted_blobs: usize = self.adopted.iter().map(PackRef::blobs).sum();
+        if self.adopted.len() >= UNDESCRIBED_PACKS || adopted_blobs >= UNDESCRIBED_BLOBS {
             let (index, surroundings) = (Arc::clone(&self.parts.index), self.parts.surroundings.clone());
             let adopted = self.adopted.clone();
             let describing = async { index.describe(&adopted, &surroundings).await };
@@ -459,7 +461,9 @@ impl BlobWriter {
             self.describe_own().await?;
         }
         for recent in self.undescribed.drain(..) {
-            self.adopted.push(recent.pack);
+            if !self.adopted.contains(&recent.pack) {
+                self.adopted.push(recent.pack);
+            }
             self.parts.index.add_recent(recent);
         }
         Ok(self.stored(root))

@@ -141,6 +141,13 @@ impl Committer {
 
     async fn renew(&mut self) -> Result<(), Arc<Error>> {
         let collection = self.registration.collection();
+        // Another's record need not name what the last one here did, and contents that wait may be in there.
+        if let Some(parent) = self.registration.parent() {
+            let index = self.shared.repository.index();
+            let new = |pack: &&PackRef| !self.unnamed.contains(pack) && !index.is_gone(&pack.id);
+            let new: Vec<_> = parent.stored.packs.iter().filter(new).copied().collect();
+            self.unnamed.extend(new);
+        }
         self.registration.renew().await?;
         self.superseded = false;
         self.evidence = Evidence::new(self.registration.condemned());

@@ -35,6 +35,13 @@ pub(crate) struct PackRef {
     pub(crate) footer_len: u32,
 }
 
+impl PackRef {
+    /// How many blobs are in it, judging by the length of its footer: at most so many.
+    pub(crate) fn blobs(&self) -> usize {
+        self.footer_len as usize / (BlobId::LEN + 1)
+    }
+}
+
 /// A pack whose footer was read.
 #[derive(Debug)]
 pub(crate) struct RecentPack {
@@ -162,12 +169,28 @@ impl Recent {
             }
             None => self.insert(id, State::Read(pack)),
         }
+        self.shrink(&id);
+    }
+
+    /// Lets go of footers where there are too many blobs in them: they are read again if need be.
+    fn shrink(&mut self, newest: &ObjectId) {
+        for id in self.order.iter().filter(|id| *id != newest) {
+            if self.blobs <= BLOBS_MAX {
+                break;
+            }
+            if let Some(state) = self.packs.get_mut(id)
+                && let State::Read(pack) = state
+            {
+                self.blobs -= pack.len();
+                *state = State::Named(pack.pack);
+            }
+        }
     }
 
     fn insert(&mut self, id: ObjectId, state: State) {
         self.packs.insert(id, state);
         self.order.push_back(id);
-        while self.order.len() > PACKS_MAX || (self.blobs > BLOBS_MAX && self.order.len() > 1) {
+        while self.order.len() > PACKS_MAX {
             let Some(oldest) = self.order.front().copied() else { break };
             self.remove(&oldest);
         }

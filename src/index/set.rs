@@ -158,6 +158,11 @@ impl Index {
                     Ok(found) => Arc::new(found),
                     // It was merged since: a segment describes what was in it.
                     Err(error) if error.is_not_found() => continue,
+                    // Nobody can describe it, and what can be described must not wait for that.
+                    Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                        tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
+                        continue;
+                    }
                     Err(error) => return Err(error),
                 },
             };
@@ -403,6 +408,8 @@ impl Index {
 
     async fn load_once(&self, want: Want) -> Result<()> {
         let mut wanted = BTreeMap::new();
+        // What is published while this lists may not be listed, and stays.
+        let before: HashSet<ObjectId> = self.segments().iter().map(|segment| *segment.id()).collect();
         for Listed { name, length } in self.store.list(layout::INDEX).await? {
             if let Some(Name::Index(id)) = Name::parse(&name) {
                 wanted.insert(id, length);
@@ -418,7 +425,7 @@ impl Index {
         };
         let missing: Vec<_> = {
             let mut segments = self.segments.write().unwrap_or_else(PoisonError::into_inner);
-            segments.retain(|id, _| wanted.contains_key(id));
+            segments.retain(|id, _| wanted.contains_key(id) || !before.contains(id));
             let enough =
                 |id: &ObjectId| segments.get(id).is_some_and(|(have, _)| *have == Want::All || want == Want::Pages);
             wanted.into_iter().filter(|(id, _)| !enough(id)).collect()

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use crate::cpu;
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
-use crate::index::SegmentBuilder;
+use crate::index::{Location, SegmentBuilder};
 use crate::layout::{self, Name};
 use crate::repository::Repository;
 
@@ -32,17 +32,21 @@ impl Repository {
                 Err(error) => return Err(error),
             };
             let (there, copied) = (there.clone(), copied.clone());
-            builder = cpu::start(move || {
-                for entry in segment.entries() {
-                    let (id, location) = entry?;
-                    if there.contains(&location.pack.id) && !copied.contains(&location.pack.id) {
-                        builder.add_blob(id, &location)?;
-                    }
+            let (continued, sound) = cpu::start(move || {
+                let stays =
+                    |location: &Location| there.contains(&location.pack.id) && !copied.contains(&location.pack.id);
+                let entries: Result<Vec<_>> = segment.entries().collect();
+                let Ok(entries) = entries else { return Ok((builder, false)) };
+                for (id, location) in entries.iter().filter(|(_, location)| stays(location)) {
+                    builder.add_blob(*id, location)?;
                 }
-                Ok(builder)
+                Ok((builder, true))
             })
             .await?;
-            merged.insert(*id);
+            builder = continued;
+            if sound {
+                merged.insert(*id);
+            }
         }
         self.index().publish(builder, self.surroundings()).await?;
         Ok(merged)

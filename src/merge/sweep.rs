@@ -39,6 +39,8 @@ impl Repository {
 
         let mut gone = Vec::new();
         let mut left = 0;
+        // What was condemned and stays: nothing relies on it, but what describes it stays as well.
+        let mut stays = HashSet::new();
         let mut footers = futures::stream::iter(doomed).map(|(id, length)| self.blobs_of(id, length)).buffered(FOOTERS);
         while let Some((id, length, blobs)) = footers.next().await.transpose()? {
             let elsewhere = match blobs {
@@ -50,13 +52,24 @@ impl Repository {
                 report.packs_deleted += 1;
             } else {
                 left += 1;
+                stays.insert(id);
             }
         }
         self.index().forget_gone(gone);
+        let described: HashSet<ObjectId> = there.union(&stays).copied().collect();
 
         let mut merged = Vec::new();
         for id in &plan.segments {
-            let Some(blobs) = self.index().blobs_of_segment(id, &there).await? else { continue };
+            let blobs = match self.index().blobs_of_segment(id, &described).await {
+                Ok(Some(blobs)) => blobs,
+                Ok(None) => continue,
+                Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                    tracing::warn!(segment = %id, %error, "an index segment was merged and can't be read any more");
+                    left += 1;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
             if self.index().are_told(blobs, &segments, &there).await? && self.delete(Name::Index(*id)).await? {
                 merged.push(*id);
                 report.segments_deleted += 1;
