@@ -308,7 +308,7 @@ impl Segment {
         }
         // Ids are uniform: how many of n entries come before this one is a binomial number, with a deviation of sqrt(n) / 2.
         let guess = ((u128::from(id.prefix()) * u128::from(self.entries)) >> 64) as u64;
-        let off = (self.entries.isqrt() * 5 / 4).min(LIKELY_MAX * PAGE_ENTRIES as u64 / 2);
+        let off = self.entries.isqrt().min(LIKELY_MAX * PAGE_ENTRIES as u64 / 2);
         let first = guess.saturating_sub(off) / PAGE_ENTRIES as u64;
         let last = ((guess + off) / PAGE_ENTRIES as u64).min(self.entry_pages() - 1);
         let (begin, end) = (self.page_range(first).start, self.page_range(last).end);
