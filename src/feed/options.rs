@@ -112,12 +112,7 @@ impl FeedOptions {
     }
 
     pub(super) fn validate(&self) -> Result<()> {
-        if !compress::LEVELS.contains(&self.compression_level) {
-            return Err(Error::invalid(
-                format!("compression level {}", self.compression_level),
-                format!("it must be from {} to {}", compress::LEVELS.start(), compress::LEVELS.end()),
-            ));
-        }
+        compress::check_level(self.compression_level)?;
         if self.queue_max == 0 {
             return Err(Error::invalid("queue_max", "nothing could ever be under way; give it some MiB"));
         }
