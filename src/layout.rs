@@ -144,6 +144,22 @@ impl fmt::Display for Name {
     }
 }
 
+/// The pack that an object of this name is.
+pub(crate) fn parse_pack(text: &str) -> Option<ObjectId> {
+    match Name::parse(text) {
+        Some(Name::Pack(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// The index segment that an object of this name is.
+pub(crate) fn parse_segment(text: &str) -> Option<ObjectId> {
+    match Name::parse(text) {
+        Some(Name::Index(id)) => Some(id),
+        _ => None,
+    }
+}
+
 /// Reads the number of a sequence, however many digits it has.
 fn parse_number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number))

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use backstop::{Batch, FeedOptions, Key, Metadata, Repository, Selector};
-use common::{CountingStore, Kind, Random};
+use common::{CountingStore, Random};
 use futures::TryStreamExt;
 use helpers::{create, memory, names, open};
 use object_store::ObjectStore;
@@ -106,5 +106,4 @@ async fn many_small_commits_stay_healthy() {
     println!("the latest: {requests} requests, {bytes} bytes");
     assert!(requests <= 16 && bytes <= 512 << 10, "the latest: {requests} requests, {bytes} bytes");
     assert_eq!(records(&open(&store).await, last.number).await, now);
-    let _ = Kind::Get;
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
 use crate::id::ObjectId;
-use crate::layout::{self, Name};
+use crate::layout;
 use crate::store::Store;
 
 /// How many of its own packs a writer remembers: a feed makes them without end.
@@ -90,17 +90,15 @@ impl Evidence {
         if let Some(listed) = known {
             return Ok(listed.contains(pack));
         }
-        let listed = store.list(layout::PACKS).await?;
-        let listed: Arc<HashSet<_>> = Arc::new(listed.iter().filter_map(|listed| pack_id(&listed.name)).collect());
+        let listed = Arc::new(list_packs(store).await?);
         let found = listed.contains(pack);
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).listed = Some(listed);
         Ok(found)
     }
 }
 
-fn pack_id(name: &str) -> Option<ObjectId> {
-    match Name::parse(name) {
-        Some(Name::Pack(id)) => Some(id),
-        _ => None,
-    }
+/// The packs that are there now.
+pub(crate) async fn list_packs(store: &Store) -> Result<HashSet<ObjectId>> {
+    let listed = store.list(layout::PACKS).await?;
+    Ok(listed.iter().filter_map(|listed| layout::parse_pack(&listed.name)).collect())
 }

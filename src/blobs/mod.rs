@@ -15,7 +15,7 @@ mod nodes;
 mod reader;
 mod writer;
 
-pub(crate) use evidence::{Condemned, Evidence};
+pub(crate) use evidence::{Condemned, Evidence, list_packs};
 pub(crate) use memory::NodeMemory;
 pub(crate) use nodes::{NodeBuffer, NodeSender};
 pub(crate) use reader::BlobReader;

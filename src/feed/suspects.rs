@@ -7,12 +7,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::blobs::Condemned;
+use crate::blobs::{Condemned, list_packs};
 use crate::error::{Error, Result};
 use crate::feed::queue::{Op, Submission};
 use crate::id::{BlobId, ObjectId};
 use crate::index::{PackRef, Want};
-use crate::layout::{self, Name};
 use crate::repository::Repository;
 use crate::tree::{Payload, Piece, SequenceVisitor, visit_sequence};
 
@@ -30,13 +29,9 @@ impl<'a> Ground<'a> {
     /// As seen now, under a registration after which `condemned` was read.
     pub(super) async fn look(repository: &'a Repository, condemned: Condemned) -> Result<Self> {
         // What was merged is described before it goes.
-        let listed = repository.store().list(layout::PACKS).await?;
+        let listed = list_packs(repository.store()).await?;
         repository.index().refresh(Want::All).await?;
-        let listed = listed.iter().filter_map(|listed| match Name::parse(&listed.name) {
-            Some(Name::Pack(id)) => Some(id),
-            _ => None,
-        });
-        Ok(Self { repository, listed: listed.collect(), condemned })
+        Ok(Self { repository, listed, condemned })
     }
 
     /// Looks for all blobs of a submission; the packs with some of them that a record must name, or nothing if one of

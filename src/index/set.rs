@@ -411,7 +411,7 @@ impl Index {
         // What is published while this lists may not be listed, and stays.
         let before: HashSet<ObjectId> = self.segments().iter().map(|segment| *segment.id()).collect();
         for Listed { name, length } in self.store.list(layout::INDEX).await? {
-            if let Some(Name::Index(id)) = Name::parse(&name) {
+            if let Some(id) = layout::parse_segment(&name) {
                 wanted.insert(id, length);
             }
         }

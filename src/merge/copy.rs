@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashSet};
 use bytes::Bytes;
 use futures::StreamExt;
 
-use crate::blobs::{BlobWriter, Condemned, Evidence, LookUp, Treatment, WriteOptions};
+use crate::blobs::{BlobWriter, Condemned, Evidence, LookUp, Treatment, WriteOptions, list_packs};
 use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
@@ -52,7 +52,7 @@ impl Repository {
         let evidence = Evidence::new(Condemned::default());
         let mut writer = BlobWriter::new(self.parts().clone(), id, evidence, options);
         let mut copied = BTreeSet::new();
-        let there = self.list_packs().await?;
+        let there = list_packs(self.store()).await?;
         // By value, or the future could not be sent to another thread.
         let ids: Vec<_> = packs.iter().map(|(id, _)| *id).collect();
         let mut opened = futures::stream::iter(ids).map(|id| self.open_pack(id)).buffered(READ);

@@ -28,8 +28,9 @@ use crate::blobs::Condemned;
 use crate::collection::{Collections, Plan, Standing};
 use crate::error::Result;
 use crate::id::ObjectId;
-use crate::layout::{self, Name};
+use crate::layout;
 use crate::repository::Repository;
+use crate::store::Listed;
 
 /// Packs from this length on are left as they are.
 const PACK_LARGE: u64 = 8 << 20;
@@ -94,14 +95,7 @@ impl Repository {
         let collections = Collections::new(self.parts().clone());
         let unfinished = matches!(collections.standing().await?, Standing::Open(_));
         let (index, packs) = futures::try_join!(self.store().list(layout::INDEX), self.store().list(layout::PACKS))?;
-        let packs = packs.into_iter().filter_map(|listed| match Name::parse(&listed.name) {
-            Some(Name::Pack(id)) => Some((id, listed.length)),
-            _ => None,
-        });
-        let segments = index.into_iter().filter_map(|listed| match Name::parse(&listed.name) {
-            Some(Name::Index(id)) => Some((id, listed.length)),
-            _ => None,
-        });
+        let (packs, segments) = (lengths(packs, layout::parse_pack), lengths(index, layout::parse_segment));
         let chosen_packs = choose(packs, PACK_LARGE, PACKS_MIN, COPY_MAX);
         // Small segments say mostly where the blobs of small packs are.
         let least = if chosen_packs.is_empty() { SEGMENTS_MIN } else { 1 };
@@ -159,6 +153,11 @@ impl Repository {
         }
         Ok(report)
     }
+}
+
+/// The objects of a listing that have such a name, with their lengths.
+fn lengths(listed: Vec<Listed>, parse: fn(&str) -> Option<ObjectId>) -> impl Iterator<Item = (ObjectId, u64)> {
+    listed.into_iter().filter_map(move |listed| Some((parse(&listed.name)?, listed.length)))
 }
 
 /// Those of a tier that holds enough of them, up to `most` bytes together. A tier is a factor of eight in length.

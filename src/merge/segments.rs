@@ -1,12 +1,13 @@
 //! Merges index segments.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use crate::blobs::list_packs;
 use crate::cpu;
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::index::{Location, SegmentBuilder};
-use crate::layout::{self, Name};
 use crate::repository::Repository;
 
 impl Repository {
@@ -21,7 +22,7 @@ impl Repository {
             return Ok(merged);
         }
         // A pack that a segment describes was there before the segment was, so one that isn't listed now is gone.
-        let there = self.list_packs().await?;
+        let there = Arc::new(list_packs(self.store()).await?);
         for (id, length) in segments {
             let segment = match self.index().fetch(*id, *length).await {
                 Ok(segment) => segment,
@@ -31,7 +32,7 @@ impl Repository {
                 }
                 Err(error) => return Err(error),
             };
-            let (there, copied) = (there.clone(), copied.clone());
+            let (there, copied) = (Arc::clone(&there), copied.clone());
             let (continued, sound) = cpu::start(move || {
                 let stays =
                     |location: &Location| there.contains(&location.pack.id) && !copied.contains(&location.pack.id);
@@ -50,15 +51,5 @@ impl Repository {
         }
         self.index().publish(builder, self.surroundings()).await?;
         Ok(merged)
-    }
-
-    /// The packs that are there now.
-    pub(super) async fn list_packs(&self) -> Result<std::sync::Arc<HashSet<ObjectId>>> {
-        let listed = self.store().list(layout::PACKS).await?;
-        let ids = listed.iter().filter_map(|listed| match Name::parse(&listed.name) {
-            Some(Name::Pack(id)) => Some(id),
-            _ => None,
-        });
-        Ok(std::sync::Arc::new(ids.collect()))
     }
 }

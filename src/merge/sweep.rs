@@ -4,13 +4,13 @@ use std::collections::HashSet;
 
 use futures::StreamExt;
 
-use crate::blobs::Condemned;
+use crate::blobs::{Condemned, list_packs};
 use crate::collection::Collections;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
 use crate::index::{RecentPack, Want};
 use crate::layout::{self, Name};
-use crate::merge::MergeReport;
+use crate::merge::{MergeReport, lengths};
 use crate::repository::Repository;
 
 /// Footers read at a time.
@@ -34,7 +34,7 @@ impl Repository {
         self.index().refresh(Want::Bulk).await?;
         let listed = self.store().list(layout::PACKS).await?;
         let (doomed, kept): (Vec<_>, Vec<_>) =
-            listed.into_iter().filter_map(pack).partition(|(id, _)| condemned.contains(id));
+            lengths(listed, layout::parse_pack).partition(|(id, _)| condemned.contains(id));
         let mut there: HashSet<ObjectId> = kept.into_iter().map(|(id, _)| id).collect();
 
         let mut gone = Vec::new();
@@ -94,9 +94,9 @@ impl Repository {
         if self.index().are_told(blobs.clone(), segments, there).await? {
             return Ok(true);
         }
-        let before = self.list_packs().await?;
+        let before = list_packs(self.store()).await?;
         self.copy_packs(&[pack], report).await?;
-        there.extend(self.list_packs().await?.difference(&before));
+        there.extend(list_packs(self.store()).await?.difference(&before));
         self.index().are_told(blobs, segments, there).await
     }
 
@@ -122,12 +122,5 @@ impl Repository {
                 Ok(false)
             }
         }
-    }
-}
-
-fn pack(listed: crate::store::Listed) -> Option<(ObjectId, u64)> {
-    match Name::parse(&listed.name) {
-        Some(Name::Pack(id)) => Some((id, listed.length)),
-        _ => None,
     }
 }
