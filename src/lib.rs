@@ -34,7 +34,7 @@
 //! repository   repository: opens and creates, owns the parts       over config, slot
 //! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
-//! transforms   chunker compress crypto layout                      over codec; bytes in, bytes out
+//! transforms   chunker compress crypto layout retention            over codec; bytes in, bytes out
 //! words        id error progress clock cpu
 //! ```
 //!
@@ -80,6 +80,7 @@ mod read;
 mod registration;
 mod repository;
 mod restore;
+mod retention;
 mod slot;
 mod snapshot;
 mod snapshots;
@@ -108,6 +109,7 @@ pub use progress::{NoProgress, Phase, Progress};
 pub use registration::WriterMode;
 pub use repository::{CreateOptions, OpenOptions, Repository};
 pub use restore::{RestoreOptions, RestoreReport};
+pub use retention::{Dated, Decision, Period, Reason, RetentionPolicy};
 pub use slot::{KeyKind, KeySlot};
 pub use snapshot::{Failure, Moment, Snapshot, SnapshotStats};
 pub use snapshots::Selector;
