@@ -83,8 +83,10 @@ fn witnesses(snapshots: &[Dated<'_>]) -> Vec<Witness> {
     for (at, snapshot) in snapshots.iter().enumerate() {
         let (clock, time) = (snapshot.clock.as_nanos(), snapshot.time.as_nanos());
         if time > clock.max(seen).saturating_add(TOLERANCE) {
-            witnesses.push(Witness { clock: time, snapshot: None });
-            seen = time;
+            // Each snapshot since then added a nanosecond, and there were no more of them than its number says.
+            let since = i64::try_from(snapshot.number).unwrap_or(i64::MAX);
+            seen = seen.max(time.saturating_sub(since));
+            witnesses.push(Witness { clock: seen, snapshot: None });
         }
         witnesses.push(Witness { clock, snapshot: Some(at) });
         seen = seen.max(clock);
@@ -197,6 +199,8 @@ mod tests {
         let now = 110 * HOUR;
         // The first showed that the second was behind, and is forgotten.
         assert_eq!(judged(&hours(&[100, 0, 101]), &[0], now), "B.");
+        // So it is where the third's clock said the same as that of the first.
+        assert_eq!(judged(&hours(&[100, 0, 100, 101]), &[0], now), "B..");
         // One that was ahead of four is gone as well; they stay believed.
         assert_eq!(judged(&hours(&[109, 100, 101, 102, 103]), &[0], now), "....");
         // One from the far future is gone: the times of all later ones still are there.

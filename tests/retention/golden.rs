@@ -81,9 +81,9 @@ fn a_snapshot_each_hour() {
 fn periods_without_snapshots_do_not_count() {
     let checked = "
         daily 3, weekly 3, within 14 days, label keep=forever.
-        The three days are the newest that have snapshots, though weeks lie between them: 11-24, 11-03 and 11-02.
-        So are the three weeks: W48, W45 with 11-03, W40 with 10-01.
-        14 days before the newest is 11-10T18:00: 11-10T18:00 would be kept, 11-03 is too old.
+        The three days are the newest that have snapshots, though weeks lie between them: 11-24, 11-10 and 11-03.
+        So are the three weeks: W48, W46 with 11-10, W45 with 11-03.
+        14 days before the newest is 11-10T18:00: #9 is just young enough, #8 is a second too old.
         The newest is the measure and not the present time, which is in 2027.
     ";
     let series = Series::listed(
@@ -95,6 +95,9 @@ fn periods_without_snapshots_do_not_count() {
         2026-11-02T08:00:00Z
         2026-11-03T08:00:00Z
         2026-11-03T09:00:00Z
+        2026-11-10T17:59:59Z
+        2026-11-10T18:00:00Z
+        2026-11-10T18:00:01Z
         2026-11-24T06:00:00Z
         2026-11-24T18:00:00Z
         ",
