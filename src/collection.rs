@@ -1,17 +1,20 @@
-//! Collections: the only authority by which packs and index segments are deleted.
+//! Collections: the only authority by which packs, index segments and records are deleted.
 //!
 //! ```text
 //! gc/<n>          what collection n has condemned
 //! gc/<n>-ended    nothing of that is there any more
 //! ```
-//! Numbers are handed out without gaps: `gc/n` is planned from listings that
-//! began after `gc/n-1` had ended, and create-if-absent picks one of those who
-//! plan it. Who finds one that hasn't ended may carry it out. Both objects are
-//! records (object.rs).
+//! Both are signed records (object.rs). `gc/n` is planned from listings that
+//! began after the one before had ended, and create-if-absent picks one of those
+//! who plan it. Who finds one that hasn't ended may carry it out.
 //!
 //! Owns the records and their order. Doesn't know what may be condemned.
+//!
+//! Invariant: what the administrator didn't sign counts for nothing, so that
+//! whoever can only add can neither condemn anything nor say that a collection
+//! has ended whose deletions are still to come.
 
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -20,10 +23,13 @@ use crate::clock::Timestamp;
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
-use crate::id::ObjectId;
+use crate::id::{ObjectId, SeriesTag};
 use crate::layout::{self, Name};
 use crate::object;
 use crate::store::{Created, Store};
+
+/// How often the sequence is listed anew when it moves on before it is read.
+const ATTEMPTS: usize = 5;
 
 /// What a collection's record says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -38,26 +44,124 @@ pub(crate) struct CollectionRecord {
 pub(crate) enum CollectionBody {
     /// These are condemned.
     Begun(Plan),
-    Ended,
+    /// Nothing of that is there any more.
+    Ended(Ended),
+}
+
+/// By what right packs are deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) enum Authority {
+    /// All that is in them is in packs that stay; each is looked at again before it is deleted.
+    #[default]
+    Copied,
+    /// No snapshot needed what is only in them, and what those since need is copied.
+    Unneeded,
 }
 
 /// What is to be deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Plan {
+    pub(crate) authority: Authority,
     /// The beginnings of packs' ids, ascending. A pack that happens to begin like a condemned one is taken for one:
-    /// it isn't relied on, which costs an upload, and isn't deleted, since that is decided by what is in it.
+    /// it isn't relied on, which costs an upload.
     pub(crate) packs: Vec<[u8; Condemned::PREFIX]>,
     /// Index segments, ascending.
     pub(crate) segments: Vec<ObjectId>,
+    /// Records of snapshots that were forgotten and that the first mark left out, by series.
+    pub(crate) records: Vec<Numbers>,
+    /// The highest number of each series at the first mark: what was committed later is marked again.
+    pub(crate) marked: Vec<(SeriesTag, u64)>,
+    /// What the end of the collection before handed on.
+    pub(crate) inherited: Ended,
+}
+
+/// What the end of a collection hands on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Ended {
+    /// Numbers that a writer that was fenced may yet put its record at, so that none of them is ever freed.
+    pub(crate) pinned: Vec<Numbers>,
+    /// Of the records that were condemned, those that could not be deleted.
+    pub(crate) left: Vec<Numbers>,
+}
+
+/// Runs of numbers of a series, from a first to a last one, ascending and apart.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Numbers {
+    pub(crate) tag: SeriesTag,
+    pub(crate) runs: Vec<(u64, u64)>,
+}
+
+impl Numbers {
+    /// From single ones.
+    pub(crate) fn gather(numbers: impl IntoIterator<Item = (SeriesTag, u64)>) -> Vec<Self> {
+        let sorted: BTreeSet<_> = numbers.into_iter().collect();
+        let mut gathered = BTreeMap::<SeriesTag, Vec<(u64, u64)>>::new();
+        for (tag, number) in sorted {
+            let runs = gathered.entry(tag).or_default();
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => runs.push((number, number)),
+            }
+        }
+        gathered.into_iter().map(|(tag, runs)| Self { tag, runs }).collect()
+    }
+
+    /// Whether a number of a series is among those of a list.
+    pub(crate) fn contain(list: &[Self], tag: &SeriesTag, number: u64) -> bool {
+        let of_series = list.iter().filter(|numbers| numbers.tag == *tag);
+        of_series.flat_map(|numbers| &numbers.runs).any(|(first, last)| (*first..=*last).contains(&number))
+    }
+
+    /// How many numbers a list has.
+    pub(crate) fn count(list: &[Self]) -> u64 {
+        list.iter().flat_map(|numbers| &numbers.runs).map(|(first, last)| last.saturating_sub(*first) + 1).sum()
+    }
+
+    /// Adds a run.
+    pub(crate) fn add(list: &mut Vec<Self>, tag: SeriesTag, run: (u64, u64)) {
+        match list.iter_mut().find(|numbers| numbers.tag == tag) {
+            Some(numbers) => {
+                numbers.runs.push(run);
+                numbers.runs.sort_unstable();
+                numbers.runs.dedup();
+            }
+            None => list.push(Self { tag, runs: vec![run] }),
+        }
+    }
 }
 
 /// Where the sequence of collections stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Standing {
-    /// All that were begun have ended; the number of the last, or 0.
-    Idle(u64),
-    /// One was begun and hasn't ended.
-    Open(u64),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// The number of the last that was begun, or 0.
+    pub(crate) number: u64,
+    /// The highest number that is taken, by whatever.
+    taken: u64,
+    pub(crate) state: State,
+}
+
+/// Whether the last collection has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It has, or none was begun.
+    Idle(Ended),
+    /// It was begun and hasn't ended.
+    Open(Plan),
+}
+
+impl Standing {
+    /// The number that the next collection contends for.
+    pub(crate) fn next(&self) -> u64 {
+        self.taken + 1
+    }
+
+    /// What it has condemned, if it hasn't ended.
+    pub(crate) fn open(&self) -> Option<&Plan> {
+        match &self.state {
+            State::Open(plan) => Some(plan),
+            State::Idle(_) => None,
+        }
+    }
 }
 
 /// Reads and writes the sequence of collections.
@@ -72,37 +176,42 @@ impl Collections {
         Self { parts }
     }
 
-    /// Where the sequence stands: one listing.
+    /// Where the sequence stands.
     pub(crate) async fn standing(&self) -> Result<Standing> {
-        standing(&self.parts.store).await
+        standing(&self.parts.store, &self.parts.keyring).await
     }
 
-    /// What a collection that was begun has condemned.
-    pub(crate) async fn read(&self, number: u64) -> Result<Plan> {
-        read(&self.parts.store, &self.parts.keyring, number).await
-    }
-
-    /// Begins collection `number`, unless someone else did.
-    pub(crate) async fn begin(&self, number: u64, plan: Plan) -> Result<bool> {
+    /// Begins the collection after `before`, unless someone else does; its number.
+    pub(crate) async fn begin(&self, before: &Standing, plan: Plan) -> Result<Option<u64>> {
+        let number = before.next();
         if number > layout::NUMBER_MAX {
             return Err(Error::invalid("a collection", "the numbers have run out"));
         }
-        if !self.create(Name::Collection(number), number, CollectionBody::Begun(plan)).await? {
-            return Ok(false);
+        if self.create(Name::Collection(number), number, CollectionBody::Begun(plan)).await? == Created::Theirs {
+            return Ok(None);
         }
         // A create that comes late may find a name free that was tidied away. Then there is a higher one.
-        Ok(self.standing().await? == Standing::Open(number))
+        let now = self.standing().await?;
+        Ok((now.number == number && now.open().is_some()).then_some(number))
     }
 
     /// Says that a collection has ended, and tidies away those before it, which nobody reads any more.
     ///
     /// The highest of the sequence stays: its name must never be free again.
-    pub(crate) async fn end(&self, number: u64) -> Result<()> {
-        self.create(Name::CollectionEnd(number), number, CollectionBody::Ended).await?;
-        for listed in self.parts.store.list(layout::COLLECTIONS).await? {
+    pub(crate) async fn end(&self, number: u64, ended: Ended) -> Result<()> {
+        let (name, body) = (Name::CollectionEnd(number), CollectionBody::Ended(ended));
+        let Parts { store, keyring, .. } = &self.parts;
+        if self.create(name, number, body.clone()).await? == Created::Theirs
+            && read(store, keyring, name, number).await?.is_none()
+        {
+            // Who can only add has put something there.
+            store.delete(&name.to_string()).await?;
+            self.create(name, number, body).await?;
+        }
+        for listed in store.list(layout::COLLECTIONS).await? {
             if let Some(name @ (Name::Collection(older) | Name::CollectionEnd(older))) = Name::parse(&listed.name)
                 && older < number
-                && let Err(error) = self.parts.store.delete(&name.to_string()).await
+                && let Err(error) = store.delete(&name.to_string()).await
             {
                 tracing::warn!(%error, "could not tidy away an old collection; a later one will");
             }
@@ -110,60 +219,122 @@ impl Collections {
         Ok(())
     }
 
-    async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<bool> {
+    async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<Created> {
         let name = name.to_string();
         let Parts { store, keyring, surroundings, .. } = &self.parts;
         let record = CollectionRecord { number, time: surroundings.clock.now(), body };
-        let sealed = object::seal_record(&record, Kind::Collection, &name, keyring, surroundings)?;
+        let sealed = object::seal_signed(&record, Kind::Collection, &name, keyring, surroundings)?;
         if sealed.len() as u64 > object::RECORD_MAX {
             return Err(Error::invalid("a collection", "it would condemn too many packs at a time"));
         }
-        Ok(store.create(&name, Bytes::from(sealed)).await? == Created::Ours)
+        store.create(&name, Bytes::from(sealed)).await
     }
 }
 
-/// The number of the last collection, and what a writer that has registered must not rely on: one listing, and one read
-/// while a collection is open.
-pub(crate) async fn condemned(store: &Store, keyring: &Arc<Keyring>) -> Result<(u64, Condemned)> {
-    match standing(store).await? {
-        Standing::Idle(number) => Ok((number, Condemned::default())),
-        Standing::Open(number) => match read(store, keyring, number).await {
-            Ok(plan) => Ok((number, Condemned::new(plan.packs))),
-            // It ended, and a later one tidied it away: what it condemned is gone, and isn't listed any more.
-            Err(error) if error.is_not_found() => Ok((number, Condemned::default())),
-            Err(error) => Err(error),
-        },
-    }
+/// The number of the last collection, and what a writer that has registered must not rely on: one listing, and one or
+/// two reads where there ever was a collection.
+pub(crate) async fn condemned(store: &Store, keyring: &Keyring) -> Result<(u64, Condemned)> {
+    let standing = standing(store, keyring).await?;
+    let condemned = standing.open().map(|plan| Condemned::new(plan.packs.clone())).unwrap_or_default();
+    Ok((standing.number, condemned))
 }
 
-async fn standing(store: &Store) -> Result<Standing> {
-    let (mut begun, mut ended) = (0, 0);
+/// The number of the last collection that may have been begun: one listing.
+pub(crate) async fn highest(store: &Store) -> Result<u64> {
+    Ok(list(store).await?.last_key_value().map_or(0, |(number, _)| *number))
+}
+
+/// Where the sequence of collections stands, for whoever has no more than the store and the keys.
+pub(crate) async fn standing(store: &Store, keyring: &Keyring) -> Result<Standing> {
+    for _ in 0..ATTEMPTS {
+        match look(store, keyring, list(store).await?).await {
+            // It ended, and a later one tidied it away.
+            Err(error) if error.is_not_found() => {}
+            other => return other,
+        }
+    }
+    look(store, keyring, list(store).await?).await
+}
+
+/// The numbers that are taken, and whether by a beginning and by an end.
+async fn list(store: &Store) -> Result<BTreeMap<u64, (bool, bool)>> {
+    let mut numbers = BTreeMap::<u64, (bool, bool)>::new();
     for listed in store.list(layout::COLLECTIONS).await? {
         match Name::parse(&listed.name) {
-            Some(Name::Collection(number)) => begun = begun.max(number),
-            Some(Name::CollectionEnd(number)) => ended = ended.max(number),
+            Some(Name::Collection(number)) => numbers.entry(number).or_default().0 = true,
+            Some(Name::CollectionEnd(number)) => numbers.entry(number).or_default().1 = true,
             _ => {
                 return Err(Error::unsupported(&listed.name, "this build doesn't know what it means; use a newer one"));
             }
         }
     }
-    Ok(if begun > ended { Standing::Open(begun) } else { Standing::Idle(ended) })
+    Ok(numbers)
 }
 
-async fn read(store: &Store, keyring: &Keyring, number: u64) -> Result<Plan> {
-    let name = Name::Collection(number).to_string();
-    let bytes = store.get(&name, object::RECORD_MAX).await?;
-    let record: CollectionRecord = object::open_record(&bytes, Kind::Collection, &name, keyring)?;
-    match record.body {
-        CollectionBody::Begun(plan)
-            if record.number == number
-                && plan.packs.is_sorted_by(|a, b| a < b)
-                && plan.segments.is_sorted_by(|a, b| a < b) =>
+async fn look(store: &Store, keyring: &Keyring, numbers: BTreeMap<u64, (bool, bool)>) -> Result<Standing> {
+    let taken = numbers.last_key_value().map_or(0, |(number, _)| *number);
+    for (number, (begun, ended)) in numbers.into_iter().rev() {
+        if ended
+            && let Some(CollectionBody::Ended(ended)) =
+                read(store, keyring, Name::CollectionEnd(number), number).await?
         {
-            Ok(plan)
+            return Ok(Standing { number, taken, state: State::Idle(ended) });
         }
-        _ => Err(Error::corrupt(name, "it says something else than its name")),
+        if begun
+            && let Some(CollectionBody::Begun(plan)) = read(store, keyring, Name::Collection(number), number).await?
+        {
+            return Ok(Standing { number, taken, state: State::Open(plan) });
+        }
+        tracing::warn!(number, "a collection isn't the administrator's, and is ignored");
     }
+    Ok(Standing { number: 0, taken, state: State::Idle(Ended::default()) })
+}
+
+/// Whether an object of a collection is the administrator's; an error if it is damaged.
+pub(crate) async fn is_authentic(store: &Store, keyring: &Keyring, name: Name) -> Result<bool> {
+    match name {
+        Name::Collection(number) | Name::CollectionEnd(number) => {
+            Ok(read(store, keyring, name, number).await?.is_some())
+        }
+        _ => Ok(false),
+    }
+}
+
+/// What one object of a collection says; nothing if the administrator didn't sign it.
+async fn read(store: &Store, keyring: &Keyring, name: Name, number: u64) -> Result<Option<CollectionBody>> {
+    let (name, ends) = (name.to_string(), matches!(name, Name::CollectionEnd(_)));
+    let bytes = store.get(&name, object::RECORD_MAX).await?;
+    let opened = object::open_signed::<CollectionRecord>(&bytes, Kind::Collection, &name, keyring)?;
+    let Some(record) = opened else { return Ok(None) };
+    let sound = match &record.body {
+        CollectionBody::Begun(plan) => !ends && plan.is_sound(),
+        CollectionBody::Ended(ended) => ends && ended.is_sound(),
+    };
+    if sound && record.number == number {
+        Ok(Some(record.body))
+    } else {
+        Err(Error::corrupt(name, "it says something else than its name"))
+    }
+}
+
+impl Plan {
+    fn is_sound(&self) -> bool {
+        self.packs.is_sorted_by(|a, b| a < b)
+            && self.segments.is_sorted_by(|a, b| a < b)
+            && are_sound(&self.records)
+            && self.inherited.is_sound()
+            && self.marked.is_sorted_by(|(a, _), (b, _)| a < b)
+    }
+}
+
+impl Ended {
+    fn is_sound(&self) -> bool {
+        are_sound(&self.pinned) && are_sound(&self.left)
+    }
+}
+
+fn are_sound(list: &[Numbers]) -> bool {
+    list.iter().flat_map(|numbers| &numbers.runs).all(|(first, last)| (1..=*last).contains(first))
 }
 
 #[cfg(test)]

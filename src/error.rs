@@ -95,6 +95,13 @@ pub enum Error {
         source: std::io::Error,
     },
 
+    /// The repository was opened with a secret that only lets add to it.
+    #[error("can't {operation}: the repository was opened with an append-only secret; open it with an administrator's")]
+    AppendOnly {
+        /// What was to be done.
+        operation: &'static str,
+    },
+
     /// No key slot opens with the secret that was given.
     #[error("the secret is wrong: it opens none of the repository's {slots} key slots")]
     WrongSecret {

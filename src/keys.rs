@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cpu;
-use crate::crypto::Secret;
+use crate::crypto::{Keyring, Secret};
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::layout::Name;
@@ -19,9 +19,35 @@ impl Repository {
         Ok(keys)
     }
 
-    /// Lets another secret open this repository. `label` is stored in the clear.
+    /// Lets another secret open this repository, with all that the secret may which it was opened with. `label` is
+    /// stored in the clear.
     pub async fn add_key(&self, secret: &Secret, label: &str) -> Result<KeySlot> {
-        let (keyring, secret, label) = (Arc::clone(self.keyring()), secret.clone(), label.to_owned());
+        self.add_slot(Arc::clone(self.keyring()), secret, label).await
+    }
+
+    /// Lets another secret back up to this repository and restore from it, and neither forget nor delete anything: what
+    /// it gives lacks the key that vouches for either. `label` is stored in the clear.
+    ///
+    /// That is of use as far as whoever has the secret can't delete the store's objects by other means: give him access
+    /// to it that doesn't allow to, but for `writers/`.
+    ///
+    /// ```
+    /// # use backstop::*; use std::sync::Arc;
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<()> {
+    /// # let store: Arc<dyn object_store::ObjectStore> = Arc::new(object_store::memory::InMemory::new());
+    /// # let repository = Repository::create(Arc::clone(&store), &Secret::key([7; 32]), CreateOptions::default()).await?;
+    /// let for_the_server = Secret::key([8; 32]);
+    /// repository.add_append_only_key(&for_the_server, "sync server 1").await?;
+    /// let opened = Repository::open(store, &for_the_server, OpenOptions::default()).await?;
+    /// assert!(opened.is_append_only());
+    /// # Ok(()) }
+    /// ```
+    pub async fn add_append_only_key(&self, secret: &Secret, label: &str) -> Result<KeySlot> {
+        self.add_slot(Arc::new(self.keyring().append_only()), secret, label).await
+    }
+
+    async fn add_slot(&self, keyring: Arc<Keyring>, secret: &Secret, label: &str) -> Result<KeySlot> {
+        let (secret, label) = (secret.clone(), label.to_owned());
         let (repository, surroundings) = (self.id(), self.surroundings().clone());
         let slot = cpu::block(move || Slot::wrap(&keyring, &secret, repository, &label, &surroundings)).await?;
         let (id, bytes) = slot.to_object();
@@ -36,8 +62,9 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Invalid`] for the slot that the repository was opened with: opening it with
-    /// another one first shows that another one opens it.
+    /// another one first shows that another one opens it; [`Error::AppendOnly`].
     pub async fn remove_key(&self, id: &ObjectId) -> Result<()> {
+        self.keyring().require_administrator("remove a key")?;
         if *id == self.slot() {
             let reason = "the repository was opened with this key; open it with another one to remove this one";
             return Err(Error::invalid(Name::Key(*id), reason));

@@ -6,6 +6,7 @@
 //! packs/<2 hex>/<64 hex>                 the two digits repeat the id's first byte
 //! index/<64 hex>
 //! writers/<32 hex>
+//! kept/<32 hex>/<k>                      k in 15 digits
 //! gc/<n>, gc/<n>-ended                   n in 15 digits
 //! snapshots/<32 hex>/<b>-<s>/<n>-<t>     b: n / 1000 in 12 digits; n in 15 digits;
 //!                                        t: the time of n-1, s: that of 1000 b - 1, in 16 hex digits
@@ -58,6 +59,8 @@ pub(crate) enum Name {
     Index(ObjectId),
     Writer(WriterId),
     Snapshot(SnapshotName),
+    /// Which snapshots of a series still count.
+    Kept(SeriesTag, u64),
     /// What a collection is about to delete.
     Collection(u64),
     /// That it has done so.
@@ -109,6 +112,7 @@ impl Name {
             (PACKS, Some(_)) => Name::Pack(ObjectId::parse(parts.next()?)?),
             (INDEX, Some(id)) => Name::Index(ObjectId::parse(id)?),
             (WRITERS, Some(id)) => Name::Writer(WriterId::parse(id)?),
+            (KEPT, Some(tag)) => Name::Kept(SeriesTag::parse(tag)?, parse_number(parts.next()?)?),
             (COLLECTIONS, Some(number)) => match number.strip_suffix(ENDED) {
                 Some(number) => Name::CollectionEnd(parse_number(number)?),
                 None => Name::Collection(parse_number(number)?),
@@ -135,6 +139,7 @@ impl fmt::Display for Name {
             Name::Pack(id) => write!(f, "{PACKS}/{:02x}/{id}", id.as_bytes()[0]),
             Name::Index(id) => write!(f, "{INDEX}/{id}"),
             Name::Writer(id) => write!(f, "{WRITERS}/{id}"),
+            Name::Kept(tag, number) => write!(f, "{}/{number:015}", kept_prefix(tag)),
             Name::Collection(number) => write!(f, "{COLLECTIONS}/{number:015}"),
             Name::CollectionEnd(number) => write!(f, "{COLLECTIONS}/{number:015}{ENDED}"),
             Name::Snapshot(SnapshotName { tag, number, bucket, previous }) => {
@@ -156,6 +161,14 @@ pub(crate) fn parse_pack(text: &str) -> Option<ObjectId> {
 pub(crate) fn parse_segment(text: &str) -> Option<ObjectId> {
     match Name::parse(text) {
         Some(Name::Index(id)) => Some(id),
+        _ => None,
+    }
+}
+
+/// The registration that an object of this name is.
+pub(crate) fn parse_writer(text: &str) -> Option<WriterId> {
+    match Name::parse(text) {
+        Some(Name::Writer(id)) => Some(id),
         _ => None,
     }
 }
@@ -212,6 +225,7 @@ mod tests {
             id.clone().prop_map(Name::Pack),
             id.prop_map(Name::Index),
             any::<[u8; 16]>().prop_map(|id| Name::Writer(WriterId::new(id))),
+            (any::<[u8; 16]>(), 1..=NUMBER_MAX).prop_map(|(tag, number)| Name::Kept(SeriesTag::new(tag), number)),
             (1..=NUMBER_MAX).prop_map(Name::Collection),
             (1..=NUMBER_MAX).prop_map(Name::CollectionEnd),
             (any::<[u8; 16]>(), 1..=NUMBER_MAX, 0..=i64::MAX, 0..=i64::MAX).prop_map(|(tag, number, before, nanos)| {
@@ -270,6 +284,8 @@ mod tests {
             &format!("{pack}/x"),
             &format!("/{pack}"),
             "gc/000000000000000",
+            "kept/00000000000000000000000000000000/000000000000000",
+            "kept/000000000000001",
             "gc/1",
             "gc/000000000000001-",
             "gc/000000000000001-ended-ended",

@@ -64,18 +64,22 @@ mod draft;
 mod error;
 mod feed;
 mod files;
+mod forget;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gc;
 mod history;
 mod id;
 mod index;
+mod kept;
 mod keys;
 mod layout;
 mod merge;
 mod object;
 mod pack;
 mod progress;
+mod reach;
 mod read;
 mod registration;
 mod repository;
@@ -91,6 +95,7 @@ mod store;
 mod testing;
 #[allow(dead_code, unused_imports, reason = "check, the feed and the fuzz targets use the rest")]
 mod tree;
+mod undelete;
 mod writer;
 
 pub use backup::{BackupOptions, BackupReport};
@@ -102,6 +107,8 @@ pub use crypto::Secret;
 pub use error::{Error, Result};
 pub use feed::{Batch, Feed, FeedOptions, Receipt};
 pub use files::{FileTime, LinkGroup, Metadata, Posix};
+pub use forget::{ForgetOptions, ForgetPlan, ForgetReport, ForgottenSnapshot, SnapshotDecision};
+pub use gc::{GcOptions, GcPlan, GcReport, PackFate, PackReason, WaitingFor};
 pub use history::{HistoryOptions, Revision};
 pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use merge::{MergePlan, MergeReport};
@@ -111,7 +118,7 @@ pub use repository::{CreateOptions, OpenOptions, Repository};
 pub use restore::{RestoreOptions, RestoreReport};
 pub use retention::{Dated, Decision, Period, Reason, RetentionPolicy};
 pub use slot::{KeyKind, KeySlot};
-pub use snapshot::{Failure, Moment, Snapshot, SnapshotStats};
+pub use snapshot::{Failure, Moment, Origin, Snapshot, SnapshotStats};
 pub use snapshots::Selector;
 pub use stats::{RepositoryStats, Usage};
 pub use store::Location;

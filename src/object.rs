@@ -9,6 +9,7 @@
 //! record   46  one message sealed under number 0, part Body, with the object's full name:
 //!              the encoded value, then zeros so that the whole object has a length that Padmé allows
 //!          -32 BLAKE3 of everything before it, so that damage is told from forgery without a key
+//! signed    a record whose value is followed by the administrator's signature, 64 bytes
 //! ```
 //! Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and
 //! Communication with PURBs", PETS 2019) leaves at most O(log log n) bits of the
@@ -16,7 +17,7 @@
 
 use crate::clock::Surroundings;
 use crate::codec::{self, Decode, Encode};
-use crate::crypto::{Keyring, Kind, Opener, Part, SALT_LEN, Salt, Sealer, TAG_LEN};
+use crate::crypto::{Keyring, Kind, Opener, Part, SALT_LEN, Salt, Sealer, Signature, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 
@@ -31,6 +32,9 @@ pub(crate) const HEADER_LEN: usize = 14 + SALT_LEN;
 
 /// Length of the plain BLAKE3 that ends what isn't named by its hash.
 pub(crate) const TRAILER_LEN: usize = 32;
+
+/// What every signed message begins with.
+const SIGNED: &[u8] = b"backstop v1 administrator";
 
 /// The longest record there can be.
 pub(crate) const RECORD_MAX: u64 = 16 << 20;
@@ -168,6 +172,60 @@ pub(crate) fn seal_record<T: Encode>(
     out.extend_from_slice(&message);
     write_trailer(&mut out);
     Ok(out)
+}
+
+/// A value for which the administrator vouches.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct Signed<T> {
+    value: T,
+    signature: Signature,
+}
+
+/// What is signed: the value, and what keeps it from standing in for another.
+fn signed_message<T: Encode>(value: &T, kind: Kind, name: &str) -> Vec<u8> {
+    let mut message = SIGNED.to_vec();
+    message.push(kind as u8);
+    message.extend_from_slice(blake3::hash(name.as_bytes()).as_bytes());
+    codec::encode_into(value, &mut message);
+    message
+}
+
+/// Seals `value` as the record named `name`, signed by the administrator.
+pub(crate) fn seal_signed<T: Encode + Clone>(
+    value: &T,
+    kind: Kind,
+    name: &str,
+    keyring: &Keyring,
+    surroundings: &Surroundings,
+) -> Result<Vec<u8>> {
+    let signature = keyring.sign(&signed_message(value, kind, name))?;
+    seal_record(&Signed { value: value.clone(), signature }, kind, name, keyring, surroundings)
+}
+
+/// Seals `value` under the keys of `keyring`, signed by another's administrator.
+#[cfg(test)]
+pub(crate) fn forge_signed<T: Encode + Clone>(
+    value: &T,
+    kind: Kind,
+    name: &str,
+    keyring: &Keyring,
+    forger: &Keyring,
+    surroundings: &Surroundings,
+) -> Vec<u8> {
+    let signature = forger.sign(&signed_message(value, kind, name)).unwrap();
+    seal_record(&Signed { value: value.clone(), signature }, kind, name, keyring, surroundings).unwrap()
+}
+
+/// Opens the record named `name`; nothing if it is sound, but not the administrator's.
+pub(crate) fn open_signed<T: Encode + Decode<()>>(
+    bytes: &[u8],
+    kind: Kind,
+    name: &str,
+    keyring: &Keyring,
+) -> Result<Option<T>> {
+    let Signed { value, signature } = open_record::<Signed<T>>(bytes, kind, name, keyring)?;
+    let authentic = keyring.is_signed(&signed_message(&value, kind, name), &signature);
+    Ok(authentic.then_some(value))
 }
 
 /// Opens the record named `name`.

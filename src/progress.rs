@@ -26,6 +26,12 @@ pub enum Phase {
     CheckingStructure,
     /// Reading and verifying stored data.
     CheckingData,
+    /// Copying what is needed out of packs that go.
+    Copying,
+    /// Waiting for writers to end.
+    Waiting,
+    /// Deleting what isn't needed any more.
+    Deleting,
 }
 
 impl fmt::Display for Phase {
@@ -38,6 +44,9 @@ impl fmt::Display for Phase {
             Phase::Restoring => "restoring",
             Phase::CheckingStructure => "checking structure",
             Phase::CheckingData => "checking data",
+            Phase::Copying => "copying",
+            Phase::Waiting => "waiting for writers",
+            Phase::Deleting => "deleting",
         })
     }
 }

@@ -17,7 +17,11 @@
 //!
 //! A registration whose commit was issued is only removed once the number is
 //! seen to be decided, since a put that was given up can still land. One that
-//! is left behind by a crash stays, and does no harm.
+//! is left behind by a crash stays until a collection fences it.
+//!
+//! A collection waits for the registrations that may not know it. A writer that
+//! lives long renews when it sees that one was begun, and its new registration
+//! says which it has seen.
 
 use std::sync::Arc;
 
@@ -26,11 +30,11 @@ use bytes::Bytes;
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
 use crate::codec::{Decode, Encode};
-use crate::collection::condemned;
+use crate::collection;
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
 use crate::id::{RecordHash, SeriesTag, WriterId};
-use crate::layout::{self, Name, SnapshotName};
+use crate::layout::{Name, SnapshotName};
 use crate::object;
 use crate::snapshot::{Body, Content, Record, Snapshot, Timelines, open_record, validate_series};
 use crate::store::Created;
@@ -41,6 +45,9 @@ const AHEAD_MAX: i64 = 24 * 60 * 60;
 /// How many numbers a commit contends for before it gives up.
 pub(crate) const CONTESTS: u32 = 16;
 
+/// How many numbers a fence contends for before it gives up.
+const FENCES: u32 = 64;
+
 /// What a registration says.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct RegistrationRecord {
@@ -48,6 +55,8 @@ pub(crate) struct RegistrationRecord {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     pub(crate) host: String,
+    /// The last collection that the writer had read before it registered; 0 if it hadn't looked.
+    pub(crate) seen: u64,
 }
 
 /// Whether several writers may run at once.
@@ -77,6 +86,8 @@ pub(crate) struct Registration {
     issued: Option<(SnapshotName, Bytes)>,
     /// The last collection, as read after registering.
     collection: u64,
+    /// The last one that was read before.
+    seen: u64,
     /// What it has condemned, if it is open.
     condemned: Condemned,
     /// Whether another writer took the number, so that nothing may be created before a renewal.
@@ -107,6 +118,7 @@ impl Registration {
             parent: None,
             issued: None,
             collection: 0,
+            seen: 0,
             condemned: Condemned::default(),
             lost: false,
         };
@@ -117,6 +129,11 @@ impl Registration {
     /// The id that the writer's packs carry.
     pub(crate) fn id(&self) -> WriterId {
         self.id
+    }
+
+    /// The series that it writes to.
+    pub(crate) fn series(&self) -> &str {
+        &self.series
     }
 
     /// The newest snapshot of the series when the writer registered, renewed or last committed.
@@ -161,7 +178,8 @@ impl Registration {
     async fn write_registration(&self, number: u64) -> Result<()> {
         let name = Name::Writer(self.id).to_string();
         let time = self.parts.surroundings.clock.now();
-        let record = RegistrationRecord { series: self.series.clone(), number, time, host: self.host.clone() };
+        let (series, host, seen) = (self.series.clone(), self.host.clone(), self.seen);
+        let record = RegistrationRecord { series, number, time, host, seen };
         let sealed =
             object::seal_record(&record, Kind::Registration, &name, &self.parts.keyring, &self.parts.surroundings)?;
         let sealed = Bytes::from(sealed);
@@ -180,11 +198,8 @@ impl Registration {
 
     /// Reads the collections, then what still counts, then the parent: in this order, after registering.
     async fn read_after_registering(&mut self, tip: Option<SnapshotName>) -> Result<()> {
-        let collected = condemned(&self.parts.store, &self.parts.keyring).await?;
-        if let Some(found) = self.parts.store.list(&layout::kept_prefix(&self.tag)).await?.first() {
-            let reason = "this build doesn't know which snapshots still count; use a newer one";
-            return Err(Error::unsupported(&found.name, reason));
-        }
+        let collected = collection::condemned(&self.parts.store, &self.parts.keyring).await?;
+        let kept = self.timelines.kept(&self.tag).await?.kept;
         let Some(name) = tip else {
             (self.collection, self.condemned) = collected;
             (self.tip, self.parent, self.lost) = (None, None, false);
@@ -203,36 +218,15 @@ impl Registration {
             ));
         }
         let tip = Tip { name, time, hash: newest.hash };
-        let parent = match newest.into_snapshot() {
+        let parent = match newest.into_snapshot().filter(|_| kept.counts(name.number)) {
             Some(snapshot) => Some(snapshot),
-            // A tombstone changed nothing: the snapshot before it counts.
+            // A tombstone changed nothing, and what was forgotten may be about to go: the snapshot before it counts.
             None => self.timelines.latest(&self.tag, Some(time)).await?,
         };
         // Only now, so that who tries again after a failure still sees that a collection came between.
         (self.collection, self.condemned) = collected;
         (self.tip, self.parent, self.lost) = (Some(tip), parent, false);
         Ok(())
-    }
-
-    /// Creates the snapshot under its number, or under a later one when another writer takes it first.
-    ///
-    /// All blobs that `content` needs are stored. Consumes the registration: afterwards it is ended, or
-    /// left for a collection where the outcome is unknown.
-    pub(crate) async fn commit(mut self, content: Content) -> Result<Snapshot> {
-        let outcome = self.commit_at_some_number(&content).await;
-        self.end().await;
-        outcome
-    }
-
-    async fn commit_at_some_number(&mut self, content: &Content) -> Result<Snapshot> {
-        for _ in 0..CONTESTS {
-            if let Some(snapshot) = self.contend(content).await? {
-                return Ok(snapshot);
-            }
-            self.renew().await?;
-        }
-        let series = format!("series {:?}", self.series);
-        Err(Error::conflict(series, format!("other writers took {CONTESTS} numbers in a row; run it again")))
     }
 
     /// One attempt at the next number, at one request: the snapshot if it is ours, nothing if another took it.
@@ -295,6 +289,7 @@ impl Registration {
         if self.is_undecided() {
             return Err(Error::worker("a registration was to be renewed whose commit is undecided"));
         }
+        (self.seen, _) = collection::condemned(&self.parts.store, &self.parts.keyring).await?;
         let old = self.id;
         // Until the new one is good, there is none to commit under.
         self.lost = true;
@@ -314,9 +309,43 @@ impl Registration {
     /// Removes a registration. One that stays only delays a collection, so a failure here is not the writer's.
     async fn remove(&self, id: &WriterId) {
         if let Err(error) = self.parts.store.delete(&Name::Writer(*id).to_string()).await {
-            tracing::warn!(%error, "could not end a registration; it stays, and does no harm");
+            tracing::warn!(%error, "could not end a registration; it stays until a collection takes it away");
         }
     }
+}
+
+/// Keeps a registration's writer from committing: puts a tombstone at its series' next number, which that is returned.
+///
+/// Every number before is decided, and the writer loses this one, however late its put comes.
+pub(crate) async fn fence(parts: &Parts, registration: &RegistrationRecord) -> Result<u64> {
+    let RegistrationRecord { series, .. } = registration;
+    let tag = parts.keyring.series_tag(series);
+    let timelines = Timelines::new(parts.store.clone(), Arc::clone(&parts.keyring));
+    for _ in 0..FENCES {
+        let before = match timelines.tip(&tag).await? {
+            Some(name) => Some((name, timelines.read(&name).await?)),
+            None => None,
+        };
+        let clock = parts.surroundings.clock.now();
+        let (target, time, predecessor) = match &before {
+            None => (Some(SnapshotName::first(tag)), Timestamp::EPOCH, None),
+            Some((name, placed)) => (name.next(placed.record.time), placed.record.time, Some(placed.hash)),
+        };
+        let out_of_numbers = || Error::invalid(format!("series {series:?}"), "its numbers have run out");
+        let target = target.ok_or_else(out_of_numbers)?;
+        // Not the clock's time: it may be wrong, and a tombstone must not push those after it into the future.
+        let (number, time) = (target.number, time.next());
+        let record = Record { series: series.clone(), number, time, clock, predecessor, body: Body::Tombstone };
+        let name = Name::Snapshot(target).to_string();
+        let sealed = object::seal_record(&record, Kind::Snapshot, &name, &parts.keyring, &parts.surroundings)?;
+        if parts.store.create(&name, sealed.into()).await? == Created::Ours {
+            return Ok(number);
+        }
+    }
+    Err(Error::conflict(
+        format!("series {series:?}"),
+        format!("its writers took {FENCES} numbers in a row; run it again"),
+    ))
 }
 
 /// Refuses a store that lets a name be created twice, as seen by creating `name` with the `body` that it has.

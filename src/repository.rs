@@ -262,6 +262,11 @@ impl Repository {
         self.0.config.chunker
     }
 
+    /// Whether it was opened with a secret that lets back up and restore, and neither forget nor delete.
+    pub fn is_append_only(&self) -> bool {
+        self.keyring().is_append_only()
+    }
+
     /// What a writer of blobs needs.
     pub(crate) fn parts(&self) -> &Parts {
         &self.0.parts

@@ -43,6 +43,8 @@ pub struct KeySlot {
     pub label: String,
     /// When it was added.
     pub created: Timestamp,
+    /// Whether it lets back up and restore, and neither forget nor delete.
+    pub append_only: bool,
     /// Whether the repository was opened with it.
     pub current: bool,
 }
@@ -60,6 +62,7 @@ struct About {
     repository: RepositoryId,
     label: String,
     created: Timestamp,
+    append_only: bool,
 }
 
 impl Slot {
@@ -77,14 +80,22 @@ impl Slot {
                 format!("it must be one line of at most {LABEL_MAX} bytes"),
             ));
         }
-        let about = About { repository, label: label.to_owned(), created: surroundings.clock.now() };
+        let (label, created) = (label.to_owned(), surroundings.clock.now());
+        let about = About { repository, label, created, append_only: keyring.is_append_only() };
         let wrapped = WrappedKeyring::wrap(keyring, secret, &codec::encode(&about), surroundings)?;
         Ok(Self { about, wrapped })
     }
 
     /// The keyring, unless `secret` is another slot's. Busy for a tenth of a second for a passphrase.
     pub(crate) fn unwrap(&self, secret: &Secret, id: &ObjectId) -> Result<Option<Keyring>> {
-        self.wrapped.unwrap(secret, &codec::encode(&self.about), &Name::Key(*id).to_string())
+        let name = Name::Key(*id).to_string();
+        let keyring = self.wrapped.unwrap(secret, &codec::encode(&self.about), &name)?;
+        match keyring {
+            Some(keyring) if keyring.is_append_only() != self.about.append_only => {
+                Err(Error::corrupt(name, "its keyring allows something else than it says"))
+            }
+            keyring => Ok(keyring),
+        }
     }
 
     /// The object's bytes and the name they give it.
@@ -113,7 +124,8 @@ impl Slot {
             Kdf::Argon2id { .. } => KeyKind::Passphrase,
             Kdf::RawKey => KeyKind::RawKey,
         };
-        KeySlot { id, kind, label: self.about.label.clone(), created: self.about.created, current }
+        let About { label, created, append_only, .. } = self.about.clone();
+        KeySlot { id, kind, label, created, append_only, current }
     }
 }
 

@@ -8,7 +8,8 @@
 //! predecessor's stored bytes: the newest record vouches for all before it.
 //!
 //! Invariant: numbers are handed out without gaps, and times increase with
-//! them, however the clocks of the writers stand.
+//! them, however the clocks of the writers stand. Which of them still count says
+//! `kept`: the others aren't shown, and a collection deletes their records.
 
 mod walk;
 
@@ -24,6 +25,7 @@ use crate::codec::{Decode, Encode};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, RecordHash, SeriesTag};
+use crate::kept::{self, Newest};
 use crate::layout::{self, Name, SnapshotName};
 use crate::object;
 use crate::store::Store;
@@ -91,6 +93,16 @@ pub struct SnapshotStats {
     pub stored_bytes: u64,
 }
 
+/// The snapshot that another gives back: one that was undeleted, or what a repair could save.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[non_exhaustive]
+pub struct Origin {
+    /// Its number in the same series.
+    pub number: u64,
+    /// When it was committed.
+    pub time: Timestamp,
+}
+
 /// A point in time of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -121,6 +133,8 @@ pub struct Snapshot {
     pub entries: u64,
     /// The number of the snapshot it was compared with.
     pub parent: Option<u64>,
+    /// The snapshot that it gives back, if it was made for that.
+    pub origin: Option<Origin>,
     /// What it holds and what it took.
     pub stats: SnapshotStats,
     /// What could not be read; at most a thousand are named.
@@ -174,6 +188,7 @@ pub(crate) struct Content {
     pub(crate) root: BlobId,
     pub(crate) entries: u64,
     pub(crate) parent: Option<u64>,
+    pub(crate) origin: Option<Origin>,
     pub(crate) stats: SnapshotStats,
     pub(crate) failures: Vec<Failure>,
     pub(crate) failure_count: u64,
@@ -192,8 +207,8 @@ impl Placed {
     pub(crate) fn into_snapshot(self) -> Option<Snapshot> {
         let Record { series, number, time, clock, predecessor, body } = self.record;
         let Body::Snapshot(content) = body else { return None };
-        let Content { host, tags, paths, position, root, entries, parent, stats, failures, failure_count, stored } =
-            content;
+        let (failures, failure_count, stored) = (content.failures, content.failure_count, content.stored);
+        let Content { host, tags, paths, position, root, entries, parent, origin, stats, .. } = content;
         let hash = self.hash;
         Some(Snapshot {
             series,
@@ -209,6 +224,7 @@ impl Placed {
             root,
             entries,
             parent,
+            origin,
             stats,
             failures,
             failure_count,
@@ -275,9 +291,14 @@ impl Timelines {
         Ok(None)
     }
 
-    /// The newest snapshot of a series at or before `time`, or of all times.
+    /// Which snapshots of a series still count.
+    pub(crate) async fn kept(&self, tag: &SeriesTag) -> Result<Newest> {
+        kept::newest(&self.store, &self.keyring, tag).await
+    }
+
+    /// The newest snapshot of a series that counts, at or before `time` or of all times.
     ///
-    /// Two listings and one read, unless tombstones are in the way.
+    /// Three listings, two of them at once, and one read, unless tombstones are in the way or snapshots were forgotten.
     pub(crate) async fn latest(&self, tag: &SeriesTag, time: Option<Timestamp>) -> Result<Option<Snapshot>> {
         let mut walk = self.walk(tag, time.map(Moment::Time), None);
         while let Some(placed) = walk.next(1).await? {
@@ -293,12 +314,18 @@ impl Timelines {
         Walk::new(self.clone(), *tag, until, from)
     }
 
-    /// Snapshot `number` of a series.
+    /// Snapshot `number` of a series, if it counts.
     pub(crate) async fn numbered(&self, tag: &SeriesTag, number: u64) -> Result<Option<Snapshot>> {
+        let (kept, found) = futures::try_join!(self.kept(tag), self.recorded(tag, number))?;
+        Ok(found.filter(|_| kept.kept.counts(number)))
+    }
+
+    /// Snapshot `number` of a series, whether it counts or not.
+    pub(crate) async fn recorded(&self, tag: &SeriesTag, number: u64) -> Result<Option<Snapshot>> {
         let wanted = number / layout::BUCKET;
         for bucket in self.buckets(tag).await?.into_iter().filter(|(bucket, _)| *bucket == wanted) {
             if let Some(name) = self.names_in(tag, bucket).await?.into_iter().find(|name| name.number == number) {
-                return Ok(self.read(&name).await?.into_snapshot());
+                return Ok(self.read_if_there(&name).await?.and_then(Placed::into_snapshot));
             }
         }
         Ok(None)
@@ -313,15 +340,32 @@ impl Timelines {
         Ok(names)
     }
 
-    /// All snapshots of a series, or of all series, oldest first within each.
+    /// All snapshots of a series that count, or of all series, oldest first within each.
     pub(crate) async fn all(&self, tag: Option<&SeriesTag>) -> Result<Vec<Snapshot>> {
-        let names = self.names(tag).await?;
-        let placed: Vec<Placed> = futures::stream::iter(names)
-            .map(|name| async move { self.read(&name).await })
+        let (names, kept) = futures::try_join!(self.names(tag), self.kept_of(tag))?;
+        let counts = |name: &SnapshotName| kept.get(&name.tag).is_none_or(|newest| newest.kept.counts(name.number));
+        let placed: Vec<Option<Placed>> = futures::stream::iter(names.into_iter().filter(counts))
+            .map(|name| async move { self.read_if_there(&name).await })
             .buffered(CONCURRENCY)
             .try_collect()
             .await?;
-        Ok(placed.into_iter().filter_map(Placed::into_snapshot).collect())
+        Ok(placed.into_iter().flatten().filter_map(Placed::into_snapshot).collect())
+    }
+
+    /// Which snapshots of a series, or of all, still count.
+    pub(crate) async fn kept_of(&self, tag: Option<&SeriesTag>) -> Result<BTreeMap<SeriesTag, Newest>> {
+        match tag {
+            Some(tag) => Ok(BTreeMap::from([(*tag, self.kept(tag).await?)])),
+            None => kept::newest_of_all(&self.store, &self.keyring).await,
+        }
+    }
+
+    /// Reads one record, unless it was deleted since it was listed: then it didn't count any more.
+    pub(crate) async fn read_if_there(&self, name: &SnapshotName) -> Result<Option<Placed>> {
+        match self.read(name).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     /// Reads one record.

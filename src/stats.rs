@@ -33,7 +33,7 @@ pub struct RepositoryStats {
     pub snapshots: Usage,
     /// Registrations of writers that run, or were cut off.
     pub writers: Usage,
-    /// Key slots, the config, and what collections say of themselves.
+    /// Key slots, the config, which snapshots count, and what collections say of themselves.
     pub others: Usage,
     /// Objects whose names aren't the repository's; nothing here made them.
     pub foreign: Usage,
@@ -53,8 +53,15 @@ impl Repository {
     /// Counts the objects of the repository by listing them; reads none.
     pub async fn stats(&self) -> Result<RepositoryStats> {
         let mut stats = RepositoryStats::default();
-        let prefixes =
-            [layout::KEYS, layout::PACKS, layout::INDEX, layout::WRITERS, layout::SNAPSHOTS, layout::COLLECTIONS];
+        let prefixes = [
+            layout::KEYS,
+            layout::PACKS,
+            layout::INDEX,
+            layout::WRITERS,
+            layout::SNAPSHOTS,
+            layout::KEPT,
+            layout::COLLECTIONS,
+        ];
         for prefix in prefixes {
             for listed in self.store().list(prefix).await? {
                 let usage = match Name::parse(&listed.name) {
@@ -62,9 +69,9 @@ impl Repository {
                     Some(Name::Index(_)) => &mut stats.index,
                     Some(Name::Snapshot(_)) => &mut stats.snapshots,
                     Some(Name::Writer(_)) => &mut stats.writers,
-                    Some(Name::Key(_) | Name::Config | Name::Collection(_) | Name::CollectionEnd(_)) => {
-                        &mut stats.others
-                    }
+                    Some(
+                        Name::Key(_) | Name::Config | Name::Kept(..) | Name::Collection(_) | Name::CollectionEnd(_),
+                    ) => &mut stats.others,
                     None => &mut stats.foreign,
                 };
                 usage.add(listed.length);

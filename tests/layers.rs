@@ -18,10 +18,10 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
     (
         "structures",
         &[
-            &["pack", "tree"],
+            &["kept", "pack", "tree"],
             &["index", "files"],
             &["blobs"],
-            &["content", "cutter"],
+            &["content", "cutter", "reach"],
             &["collection", "snapshot"],
             &["registration"],
         ],
@@ -37,6 +37,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
                 "diff",
                 "drill",
                 "feed",
+                "forget",
                 "gc",
                 "history",
                 "keys",
@@ -46,6 +47,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
                 "restore",
                 "snapshots",
                 "stats",
+                "undelete",
                 "writer",
             ],
         ],

@@ -25,6 +25,7 @@ use crate::backup::scan::{Scan, ScanTotals};
 use crate::blobs::{BlobWriter, Evidence, Stored, WriteOptions};
 use crate::compress;
 use crate::cpu;
+use crate::draft::commit;
 use crate::error::{Error, Result};
 use crate::files::{Walk, WalkOptions};
 use crate::id::WriterId;
@@ -190,11 +191,17 @@ impl Session {
     }
 
     /// Publishes what was stored as the next snapshot of the series.
-    async fn commit(self, content: Content, progress: &Arc<dyn Progress>) -> Result<BackupReport> {
+    async fn commit(
+        self,
+        repository: &Repository,
+        content: Content,
+        options: &BackupOptions,
+        progress: &Arc<dyn Progress>,
+    ) -> Result<BackupReport> {
         progress.phase(Phase::Committing);
         let (stats, failures) = (content.stats, content.failures.clone());
         let snapshot = match self.registration {
-            Some(registration) => Some(registration.commit(content).await?),
+            Some(registration) => Some(commit(repository, registration, content, options.write_options()).await?),
             None => None,
         };
         Ok(BackupReport { snapshot, stats, failures })
@@ -232,7 +239,7 @@ impl Repository {
             Err(error) => return Err(session.abandon(error).await),
         };
         drop(estimate);
-        session.commit(content, &progress).await
+        session.commit(self, content, options, &progress).await
     }
 
     async fn store_files(
@@ -298,6 +305,7 @@ fn content(
         root: root.id,
         entries: root.entries,
         parent,
+        origin: None,
         stats,
         failures,
         failure_count,

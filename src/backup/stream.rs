@@ -34,7 +34,7 @@ impl Repository {
             Ok(content) => content,
             Err(error) => return Err(session.abandon(error).await),
         };
-        session.commit(content, &progress).await
+        session.commit(self, content, options, &progress).await
     }
 
     async fn store_stream(

@@ -224,6 +224,16 @@ impl BlobWriter {
         self.adopted.extend(new);
     }
 
+    /// Takes over from a writer under an earlier registration, of which everything was uploaded: what it took over and
+    /// stored and no segment describes, and its count.
+    pub(crate) fn continue_from(&mut self, before: &BlobWriter) {
+        self.stats = before.stats;
+        let own = before.undescribed.iter().map(|recent| recent.pack);
+        let named: Vec<_> = before.adopted.iter().copied().chain(own).collect();
+        self.adopt(&named);
+        before.undescribed.iter().for_each(|recent| self.parts.index.add_recent(Arc::clone(recent)));
+    }
+
     /// What has been stored so far; blobs still on their way are counted, their packs aren't.
     pub(crate) fn stats(&self) -> WriteStats {
         self.stats
@@ -340,6 +350,11 @@ impl BlobWriter {
         }
         let full = std::mem::replace(&mut self.raw, Block::new(BlockKind::Data));
         self.compress(full, Treatment::Raw).await
+    }
+
+    /// Whether what is committed under the writer's registration may rely on a blob: it was added, or is stored.
+    pub(crate) async fn may_rely_on(&mut self, id: &BlobId) -> Result<bool> {
+        Ok(self.added.contains(id) || self.is_stored(id).await?)
     }
 
     /// Whether a blob lies in a pack that is known to exist.

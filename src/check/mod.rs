@@ -32,7 +32,7 @@ pub use findings::{Finding, FindingKind};
 use crate::check::findings::Findings;
 use crate::check::survey::Survey;
 use crate::check::trees::Trees;
-use crate::collection::{Collections, Standing};
+use crate::collection::Collections;
 use crate::error::{Error, Result};
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
@@ -122,14 +122,15 @@ impl Repository {
         options.validate()?;
         let collections = Collections::new(self.parts().clone());
         for _ in 1..ATTEMPTS {
-            // What lies under gc/ and isn't known is a finding, not a failure.
+            // What lies under gc/ and isn't known, or is damaged, is a finding, not a failure.
             let standing = async || match collections.standing().await {
-                Err(Error::Unsupported { .. }) => Ok(Standing::Idle(0)),
-                other => other,
+                Err(Error::Unsupported { .. } | Error::Corrupt { .. }) => Ok(None),
+                other => other.map(Some),
             };
             let before = standing().await?;
             let report = self.check_once(options, &progress).await?;
-            let quiet = matches!(before, Standing::Idle(_)) && standing().await? == before;
+            let is_idle = before.as_ref().is_none_or(|before| before.open().is_none());
+            let quiet = is_idle && standing().await? == before;
             if report.is_sound() || quiet {
                 return Ok(report);
             }
@@ -143,9 +144,9 @@ impl Repository {
         let (mut findings, mut report) = (Findings::default(), CheckReport::default());
         self.check_config(&mut findings).await?;
         self.check_keys(&mut findings).await?;
-        let snapshots = self.check_snapshots(&mut findings).await?;
+        let lists = self.check_signed(&mut findings).await?;
+        let snapshots = self.check_snapshots(&lists, &mut findings).await?;
         self.check_writers(&mut findings).await?;
-        self.check_unknown(&mut findings).await?;
 
         let segments = Arc::new(self.check_segments(&mut findings).await?);
         let named = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();

@@ -1,13 +1,17 @@
 //! Verifies what stands by itself: config, key slots, snapshot records, registrations.
 
+use std::collections::BTreeMap;
+
 use futures::{StreamExt, TryStreamExt};
 
 use crate::check::findings::{FindingKind, Findings, Trouble};
 use crate::clock::Timestamp;
+use crate::collection;
 use crate::config::{CONFIG_MAX, Config};
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, ObjectId, RecordHash};
+use crate::id::{BlobId, ObjectId, RecordHash, SeriesTag};
+use crate::kept::{self, Kept, Newest};
 use crate::layout::{self, Name, SnapshotName};
 use crate::object;
 use crate::registration::RegistrationRecord;
@@ -65,12 +69,34 @@ impl Repository {
         Ok(known)
     }
 
-    /// Names what newer builds may have stored.
-    pub(super) async fn check_unknown(&self, findings: &mut Findings) -> Result<()> {
+    /// Verifies what says which snapshots count and what collections have condemned; the newest lists.
+    pub(super) async fn check_signed(&self, findings: &mut Findings) -> Result<BTreeMap<SeriesTag, Newest>> {
+        let mut lists = BTreeMap::<SeriesTag, Newest>::new();
         for prefix in [layout::KEPT, layout::COLLECTIONS] {
-            self.list_known(prefix, findings).await?;
+            for (name, _) in self.list_known(prefix, findings).await? {
+                let read = match name {
+                    Name::Kept(tag, number) => match kept::read(self.store(), self.keyring(), &tag, number).await {
+                        Ok(Some(kept)) => {
+                            lists.insert(tag, Newest { number, taken: number, kept });
+                            Ok(true)
+                        }
+                        other => other.map(|_| false),
+                    },
+                    name => collection::is_authentic(self.store(), self.keyring(), name).await,
+                };
+                match read {
+                    Ok(true) => {}
+                    Ok(false) => {
+                        let problem = "it isn't signed by an administrator, and is ignored";
+                        findings.add_new(FindingKind::Leftover, name, problem);
+                    }
+                    // It was tidied away since it was listed.
+                    Err(Error::NotFound { .. }) => {}
+                    Err(error) => findings.add_error(error)?,
+                }
+            }
         }
-        Ok(())
+        Ok(lists)
     }
 
     pub(super) async fn check_config(&self, findings: &mut Findings) -> Result<()> {
@@ -127,8 +153,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Verifies every record and that each series is one line without gaps; returns the snapshots.
-    pub(super) async fn check_snapshots(&self, findings: &mut Findings) -> Result<Vec<Root>> {
+    /// Verifies every record and that each series is one line without gaps but for what was forgotten; returns the
+    /// snapshots that count or can be undeleted.
+    pub(super) async fn check_snapshots(
+        &self,
+        lists: &BTreeMap<SeriesTag, Newest>,
+        findings: &mut Findings,
+    ) -> Result<Vec<Root>> {
+        let (all, now) = (Kept::default(), self.surroundings().clock.now());
+        let kept = |tag: &SeriesTag| lists.get(tag).map_or(&all, |newest| &newest.kept);
         let listed = self.list_known(layout::SNAPSHOTS, findings).await?;
         let names = listed.into_iter().filter_map(|(name, _)| match name {
             Name::Snapshot(name) => Some(name),
@@ -144,17 +177,27 @@ impl Repository {
         let (mut roots, mut series) = (Vec::new(), Vec::<(SnapshotName, Result<Link, Trouble>)>::new());
         while let Some((name, record)) = records.try_next().await? {
             if series.last().is_some_and(|(last, _)| last.tag != name.tag) {
-                check_series(std::mem::take(&mut series), &mut roots, findings);
+                let tag = series[0].0.tag;
+                check_series(std::mem::take(&mut series), kept(&tag), &mut roots, findings);
             }
             series.push((name, record));
         }
-        check_series(series, &mut roots, findings);
+        if let Some((first, _)) = series.first() {
+            let tag = first.tag;
+            check_series(series, kept(&tag), &mut roots, findings);
+        }
+        roots.retain(|root| kept(&root.record.tag).is_root(root.record.number, now));
         Ok(roots)
     }
 }
 
 /// Follows one series from its first number.
-fn check_series(records: Vec<(SnapshotName, Result<Link, Trouble>)>, roots: &mut Vec<Root>, findings: &mut Findings) {
+fn check_series(
+    records: Vec<(SnapshotName, Result<Link, Trouble>)>,
+    kept: &Kept,
+    roots: &mut Vec<Root>,
+    findings: &mut Findings,
+) {
     let Some((first, _)) = records.first() else { return };
     let series = records.iter().find_map(|(_, record)| record.as_ref().ok()).map(|link| link.series.clone());
     let label = |number: u64| format!("{}#{number}", series.as_deref().unwrap_or("(an unknown series)"));
@@ -164,7 +207,11 @@ fn check_series(records: Vec<(SnapshotName, Result<Link, Trouble>)>, roots: &mut
     let (mut expected, mut before) = (Some(SnapshotName::first(first.tag)), None);
     for (name, record) in records {
         let text = Name::Snapshot(name).to_string();
-        if name.number > number {
+        // What was forgotten may be gone.
+        let missing = (number..name.number).find(|number| kept.counts(*number));
+        if name.number > number && missing.is_none() {
+            (expected, before) = (None, None);
+        } else if let Some(number) = missing {
             let object =
                 expected.map_or_else(|| layout::series_prefix(&name.tag), |name| Name::Snapshot(name).to_string());
             let last = name.number - 1;
@@ -180,8 +227,10 @@ fn check_series(records: Vec<(SnapshotName, Result<Link, Trouble>)>, roots: &mut
         let link = match record {
             Ok(link) => link,
             Err(trouble) => {
-                findings.add(trouble);
-                findings.affect(&text, &label(name.number));
+                if kept.counts(name.number) {
+                    findings.add(trouble);
+                    findings.affect(&text, &label(name.number));
+                }
                 (expected, before) = (None, None);
                 continue;
             }

@@ -1,5 +1,7 @@
 //! The collection record's golden bytes, what is refused, and the order of the sequence.
 
+use std::sync::Arc;
+
 use object_store::memory::InMemory;
 
 use super::*;
@@ -8,23 +10,48 @@ use crate::repository::{CreateOptions, Repository};
 use crate::testing::{NOW, assert_golden, each_damage, fixed, keyring};
 
 fn plan() -> Plan {
-    Plan { packs: vec![[1; 8], [2; 8], [0xff; 8]], segments: vec![ObjectId::new([3; 32]), ObjectId::new([4; 32])] }
+    Plan {
+        authority: Authority::Unneeded,
+        packs: vec![[1; 8], [2; 8], [0xff; 8]],
+        segments: vec![ObjectId::new([3; 32]), ObjectId::new([4; 32])],
+        records: Numbers::gather([3, 4, 5, 9].map(|number| (SeriesTag::new([5; 16]), number))),
+        marked: vec![(SeriesTag::new([5; 16]), 12)],
+        inherited: ended(),
+    }
+}
+
+fn ended() -> Ended {
+    let numbers = |number| vec![Numbers { tag: SeriesTag::new([6; 16]), runs: vec![(number, number + 2)] }];
+    Ended { pinned: numbers(10), left: numbers(20) }
 }
 
 #[test]
 fn golden_bytes() {
     for (file, name, body) in [
         ("collection", Name::Collection(7), CollectionBody::Begun(plan())),
-        ("collection-ended", Name::CollectionEnd(7), CollectionBody::Ended),
+        ("collection-ended", Name::CollectionEnd(7), CollectionBody::Ended(ended())),
     ] {
         let record = CollectionRecord { number: 7, time: NOW, body };
         let name = name.to_string();
-        let sealed = object::seal_record(&record, Kind::Collection, &name, &keyring(), &fixed()).unwrap();
+        let sealed = object::seal_signed(&record, Kind::Collection, &name, &keyring(), &fixed()).unwrap();
         assert_golden(file, &sealed);
-        let open = |bytes: &[u8]| object::open_record::<CollectionRecord>(bytes, Kind::Collection, &name, &keyring());
-        assert_eq!(open(&sealed).unwrap(), record);
+        let open = |bytes: &[u8]| object::open_signed::<CollectionRecord>(bytes, Kind::Collection, &name, &keyring());
+        assert_eq!(open(&sealed).unwrap(), Some(record));
         each_damage(&sealed, |what, damaged| assert!(open(damaged).is_err(), "{what}"));
     }
+}
+
+#[test]
+fn numbers_are_runs() {
+    let (one, other) = (SeriesTag::new([1; 16]), SeriesTag::new([2; 16]));
+    let mut list = Numbers::gather([(other, 4), (one, 7), (one, 5), (one, 6), (one, 9)]);
+    assert_eq!(list[0], Numbers { tag: one, runs: vec![(5, 7), (9, 9)] });
+    assert_eq!(Numbers::count(&list), 5);
+    assert!(
+        Numbers::contain(&list, &one, 6) && !Numbers::contain(&list, &one, 8) && !Numbers::contain(&list, &other, 6)
+    );
+    Numbers::add(&mut list, other, (8, 10));
+    assert!(Numbers::contain(&list, &other, 4) && Numbers::contain(&list, &other, 9));
 }
 
 async fn repository() -> Repository {
@@ -38,28 +65,58 @@ async fn one_is_begun_and_ended_after_the_other() {
     let parts = repository.parts();
     let collections = Collections::new(parts.clone());
     let condemned = || condemned(&parts.store, &parts.keyring);
-    assert_eq!(collections.standing().await.unwrap(), Standing::Idle(0));
+    let none = collections.standing().await.unwrap();
+    assert_eq!((none.number, none.next(), none.open()), (0, 1, None));
 
-    assert!(collections.begin(1, plan()).await.unwrap());
-    assert_eq!(collections.standing().await.unwrap(), Standing::Open(1));
-    assert!(!collections.begin(1, Plan::default()).await.unwrap(), "there is one winner");
-    assert_eq!(collections.read(1).await.unwrap(), plan());
+    assert_eq!(collections.begin(&none, plan()).await.unwrap(), Some(1));
+    let first = collections.standing().await.unwrap();
+    assert_eq!((first.number, first.open()), (1, Some(&plan())));
+    assert_eq!(collections.begin(&none, Plan::default()).await.unwrap(), None, "there is one winner");
     let mut id = [1; 32];
     assert!(condemned().await.unwrap().1.contains(&ObjectId::new(id)));
     id[7] = 0;
     assert!(!condemned().await.unwrap().1.contains(&ObjectId::new(id)));
 
-    collections.end(1).await.unwrap();
-    collections.end(1).await.unwrap();
-    assert_eq!(collections.standing().await.unwrap(), Standing::Idle(1));
+    collections.end(1, ended()).await.unwrap();
+    collections.end(1, ended()).await.unwrap();
+    let idle = collections.standing().await.unwrap();
+    assert_eq!((idle.number, &idle.state), (1, &State::Idle(ended())));
     assert!(!condemned().await.unwrap().1.contains(&ObjectId::new([1; 32])));
-    assert!(!collections.begin(1, plan()).await.unwrap(), "a name is never free again");
+    assert_eq!(collections.begin(&none, plan()).await.unwrap(), None, "a name is never free again");
 
-    assert!(collections.begin(2, Plan::default()).await.unwrap());
-    collections.end(2).await.unwrap();
-    assert_eq!(collections.standing().await.unwrap(), Standing::Idle(2));
+    assert_eq!(collections.begin(&idle, Plan::default()).await.unwrap(), Some(2));
+    collections.end(2, Ended::default()).await.unwrap();
+    assert_eq!(collections.standing().await.unwrap().number, 2);
     let left = parts.store.list(layout::COLLECTIONS).await.unwrap();
     assert_eq!(left.len(), 2, "only the highest is kept");
+}
+
+#[tokio::test]
+async fn what_the_administrator_did_not_sign_counts_for_nothing() {
+    let repository = repository().await;
+    let Parts { store, keyring, surroundings, .. } = repository.parts();
+    let collections = Collections::new(repository.parts().clone());
+    let none = collections.standing().await.unwrap();
+    assert_eq!(collections.begin(&none, plan()).await.unwrap(), Some(1));
+
+    let stranger = Keyring::generate(surroundings);
+    for (name, number, body) in [
+        (Name::CollectionEnd(1), 1, CollectionBody::Ended(Ended::default())),
+        (Name::Collection(2), 2, CollectionBody::Begun(Plan::default())),
+        (Name::CollectionEnd(2), 2, CollectionBody::Ended(Ended::default())),
+    ] {
+        let record = CollectionRecord { number, time: NOW, body };
+        let text = name.to_string();
+        let forged = object::forge_signed(&record, Kind::Collection, &text, keyring, &stranger, surroundings);
+        store.create(&text, forged.into()).await.unwrap();
+        assert!(!is_authentic(store, keyring, name).await.unwrap());
+    }
+    let standing = collections.standing().await.unwrap();
+    assert_eq!((standing.number, standing.open()), (1, Some(&plan())), "it hasn't ended");
+    collections.end(1, ended()).await.unwrap();
+    let standing = collections.standing().await.unwrap();
+    assert_eq!((standing.number, standing.next()), (1, 3));
+    assert_eq!(collections.begin(&standing, Plan::default()).await.unwrap(), Some(3));
 }
 
 #[tokio::test]
@@ -75,7 +132,8 @@ async fn what_is_not_known_stops_a_writer() {
 async fn a_record_out_of_order_is_refused() {
     let repository = repository().await;
     let collections = Collections::new(repository.parts().clone());
-    let wrong = Plan { packs: vec![[2; 8], [1; 8]], segments: Vec::new() };
-    collections.begin(1, wrong).await.unwrap();
-    assert!(collections.read(1).await.unwrap_err().is_corrupt());
+    let none = collections.standing().await.unwrap();
+    let wrong = Plan { packs: vec![[2; 8], [1; 8]], ..Plan::default() };
+    assert!(collections.begin(&none, wrong).await.unwrap_err().is_corrupt());
+    assert!(collections.standing().await.unwrap_err().is_corrupt());
 }

@@ -3,6 +3,7 @@
 //! ```text
 //! identity      names things: blob ids, chunk boundaries, tree cuts, series tags; lives as long as the repository
 //! sealing[g]    encrypts things under key generation g; rotation appends one
+//! administrator signs what allows to forget and to delete; an append-only keyring has only its public half
 //! ```
 //! Each use derives its own key with BLAKE3's `derive_key` and a context string
 //! of its own, so that no two uses share a key.
@@ -12,6 +13,7 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 use crate::clock::Surroundings;
 use crate::codec::{self, Decode, Encode};
 use crate::crypto::seal::{Kind, Opener, Salt, Sealer};
+use crate::crypto::sign::{self, PublicKey, Signature, Signer};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, SeriesTag};
 
@@ -32,6 +34,9 @@ const GENERATIONS_MAX: usize = 4096;
 struct Secrets {
     identity: [u8; 32],
     sealing: Vec<[u8; 32]>,
+    /// The seed of the administrator's key; an append-only keyring lacks it.
+    administrator: Option<[u8; 32]>,
+    administrator_public: [u8; 32],
 }
 
 /// The repository's secrets, opened.
@@ -39,11 +44,15 @@ pub(crate) struct Keyring {
     secrets: Secrets,
     chunk_id: IdKey,
     node_id: IdKey,
+    signer: Option<Signer>,
 }
 
 impl std::fmt::Debug for Keyring {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Keyring").field("generations", &self.secrets.sealing.len()).finish_non_exhaustive()
+        f.debug_struct("Keyring")
+            .field("generations", &self.secrets.sealing.len())
+            .field("append_only", &self.is_append_only())
+            .finish_non_exhaustive()
     }
 }
 
@@ -52,13 +61,54 @@ impl Keyring {
     pub(crate) fn generate(surroundings: &Surroundings) -> Self {
         let identity = surroundings.random_secret::<32>();
         let sealing = surroundings.random_secret::<32>();
-        Self::from_secrets(Secrets { identity: *identity, sealing: vec![*sealing] })
+        let seed = surroundings.random_secret::<32>();
+        let signer = Signer::new(&seed);
+        let secrets = Secrets {
+            identity: *identity,
+            sealing: vec![*sealing],
+            administrator: Some(*seed),
+            administrator_public: signer.public(),
+        };
+        Self::from_secrets(secrets, Some(signer))
     }
 
-    fn from_secrets(secrets: Secrets) -> Self {
+    fn from_secrets(secrets: Secrets, signer: Option<Signer>) -> Self {
         let chunk_id = IdKey::derive(CHUNK_ID, &secrets.identity);
         let node_id = IdKey::derive(NODE_ID, &secrets.identity);
-        Self { secrets, chunk_id, node_id }
+        Self { secrets, chunk_id, node_id, signer }
+    }
+
+    /// The same without the administrator's key: it can read and add, and vouch for no deletion.
+    pub(crate) fn append_only(&self) -> Self {
+        let mut secrets = self.secrets.clone();
+        secrets.administrator.zeroize();
+        secrets.administrator = None;
+        Self::from_secrets(secrets, None)
+    }
+
+    /// Whether the administrator's key is missing.
+    pub(crate) fn is_append_only(&self) -> bool {
+        self.signer.is_none()
+    }
+
+    /// Refuses what takes the administrator's key where that is missing.
+    pub(crate) fn require_administrator(&self, operation: &'static str) -> Result<()> {
+        if self.is_append_only() { Err(Error::AppendOnly { operation }) } else { Ok(()) }
+    }
+
+    /// Signs as the administrator.
+    pub(crate) fn sign(&self, message: &[u8]) -> Result<Signature> {
+        let signer = self.signer.as_ref().ok_or(Error::AppendOnly { operation: "sign a record" })?;
+        Ok(signer.sign(message))
+    }
+
+    /// Whether the administrator signed a message.
+    pub(crate) fn is_signed(&self, message: &[u8], signature: &Signature) -> bool {
+        sign::is_signed(self.administrator_public(), message, signature)
+    }
+
+    fn administrator_public(&self) -> &PublicKey {
+        &self.secrets.administrator_public
     }
 
     /// The secrets as a key slot wraps them.
@@ -72,7 +122,11 @@ impl Keyring {
         if secrets.sealing.is_empty() || secrets.sealing.len() > GENERATIONS_MAX {
             return Err(Error::corrupt(object, "its keyring has an impossible number of generations"));
         }
-        Ok(Self::from_secrets(secrets))
+        let signer = secrets.administrator.as_ref().map(Signer::new);
+        if signer.as_ref().is_some_and(|signer| signer.public() != secrets.administrator_public) {
+            return Err(Error::corrupt(object, "its keyring has two administrator's keys"));
+        }
+        Ok(Self::from_secrets(secrets, signer))
     }
 
     /// Gives chunks their ids.
@@ -137,7 +191,9 @@ impl Keyring {
     fn object_key(&self, kind: Kind, secret: &[u8; 32], salt: &Salt) -> Zeroizing<[u8; 32]> {
         let context = match kind {
             Kind::Pack | Kind::Index => SEAL_DATA,
-            Kind::Config | Kind::KeySlot | Kind::Registration | Kind::Snapshot | Kind::Collection => SEAL_RECORDS,
+            Kind::Config | Kind::KeySlot | Kind::Registration | Kind::Snapshot | Kind::Collection | Kind::Kept => {
+                SEAL_RECORDS
+            }
         };
         let domain = Zeroizing::new(blake3::derive_key(context, secret));
         let mut hasher = blake3::Hasher::new_keyed(&domain);

@@ -1,7 +1,7 @@
-//! Keys: how every key derives from the keyring, how messages are sealed, how
-//! the keyring is wrapped for a secret.
+//! Keys: how every key derives from the keyring, how messages are sealed and
+//! signed, how the keyring is wrapped for a secret.
 //!
-//! Owns key derivation, AES-256-GCM and Argon2id. Knows no object's layout.
+//! Owns key derivation, AES-256-GCM, Ed25519 and Argon2id. Knows no object's layout.
 //!
 //! Invariant: a (key, nonce) pair seals at most one message. Each object has a
 //! key of its own, derived from a fresh 32-byte salt that [`Sealer`] consumes,
@@ -9,11 +9,13 @@
 
 mod keyring;
 mod seal;
+mod sign;
 mod slot;
 #[cfg(test)]
 mod tests;
 
 pub(crate) use keyring::{IdKey, Keyring};
 pub(crate) use seal::{Kind, Opener, Part, SALT_LEN, Salt, Sealer, TAG_LEN};
+pub(crate) use sign::Signature;
 pub use slot::Secret;
 pub(crate) use slot::{Kdf, WrappedKeyring};

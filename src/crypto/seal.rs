@@ -30,6 +30,7 @@ pub(crate) enum Kind {
     Registration = 5,
     Snapshot = 6,
     Collection = 7,
+    Kept = 8,
 }
 
 impl Kind {
@@ -43,6 +44,7 @@ impl Kind {
             Self::Registration,
             Self::Snapshot,
             Self::Collection,
+            Self::Kept,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }

@@ -14,13 +14,14 @@
 //!
 //! - `pending`: the overlay. `fresh`: nodes that can't be read from the repository yet.
 //! - `intake`: from contents and metadata to entries. `merge`: the overlay over the tree.
-//! - `rebase`: onto what another writer committed.
+//! - `rebase`: onto what another writer committed. `secured`: committing what a collection may have come upon.
 
 mod fresh;
 mod intake;
 mod merge;
 mod pending;
 mod rebase;
+mod secured;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ use tokio::runtime::Handle;
 
 pub(crate) use fresh::FreshNodes;
 pub(crate) use intake::{Intake, Taken, inline};
+pub(crate) use secured::{commit, secure_tree};
 
 use crate::blobs::{BlobWriter, NodeSender, Treatment, WriteStats};
 use crate::cpu;

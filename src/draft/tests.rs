@@ -141,6 +141,7 @@ fn content() -> Content {
         root: crate::id::BlobId::new([0; 20]),
         entries: 0,
         parent: None,
+        origin: None,
         stats: SnapshotStats::default(),
         failures: Vec::new(),
         failure_count: 0,

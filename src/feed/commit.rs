@@ -19,6 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::blobs::{BlobWriter, Evidence, Stored, WriteStats};
+use crate::collection;
 use crate::draft::Draft;
 use crate::error::{Error, Result};
 use crate::feed::failure::{causes, failure, unsettled};
@@ -47,6 +48,8 @@ pub(super) struct Committer {
     /// What failed first since the feed was closed.
     failed: Option<Arc<Error>>,
     tidy: Tidy,
+    /// When to look for collections next.
+    next_look: Instant,
 }
 
 /// Chunks that were stored.
@@ -66,14 +69,15 @@ enum Step {
 impl Committer {
     pub(super) fn new(shared: Arc<Shared>, registration: Registration, evidence: Arc<Evidence>) -> Self {
         let tidy = Tidy::new(&shared.repository, shared.options.merge_every);
-        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None, tidy }
+        let next_look = Instant::now() + shared.options.look_every;
+        Self { shared, registration, evidence, superseded: false, unnamed: Vec::new(), failed: None, tidy, next_look }
     }
 
     /// Commits until the feed is closed and nothing waits any more.
     pub(super) async fn run(mut self) {
         // Whatever ends this task, nobody waits for it for ever.
         let ending = Ending(Arc::clone(&self.shared));
-        while let Some(mut batch) = self.shared.queue.gather().await {
+        while let Some(mut batch) = self.gather().await {
             let outcome = self.commit(&mut batch).await;
             self.answer(batch, outcome);
             if self.registration.is_undecided() {
@@ -83,6 +87,37 @@ impl Committer {
         }
         self.registration.end().await;
         ending.done(self.failed);
+    }
+
+    /// The next batch; meanwhile looks for collections now and then.
+    async fn gather(&mut self) -> Option<Vec<Submission>> {
+        loop {
+            let now = Instant::now();
+            if now >= self.next_look {
+                self.next_look = now + self.shared.options.look_every;
+                self.heed_collections().await;
+            }
+            tokio::select! {
+                biased;
+                batch = self.shared.queue.gather() => return batch,
+                () = tokio::time::sleep_until(self.next_look) => {}
+            }
+        }
+    }
+
+    /// Renews the registration if a collection was begun since: it waits for those that may not know it.
+    async fn heed_collections(&mut self) {
+        let (series, seen) = (&self.shared.series, self.registration.collection());
+        let looked = collection::highest(self.shared.repository.store()).await;
+        match looked {
+            Ok(highest) if highest > seen && !self.registration.is_undecided() => {
+                if let Err(error) = self.renew().await {
+                    tracing::warn!(series = self.shared.series, %error, "a feed could not renew its registration yet");
+                }
+            }
+            Ok(_) => {}
+            Err(error) => tracing::warn!(series, %error, "a feed could not look for collections; it will try again"),
+        }
     }
 
     /// Commits a batch; those whose contents are lost are told and taken out of it on the way.
@@ -258,6 +293,7 @@ impl Committer {
             root: root.id,
             entries: root.entries,
             parent: parent.as_ref().map(|parent| parent.number),
+            origin: None,
             stats: draft.stats(writer.stats()),
             failures: Vec::new(),
             failure_count: 0,

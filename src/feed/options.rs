@@ -35,6 +35,8 @@ pub struct FeedOptions {
     /// After so many commits the feed looks whether the repository has many small packs and index segments, and merges
     /// them beside its commits, see [`crate::Repository::merge`]; 0 to leave that to others.
     pub merge_every: u64,
+    /// How often the feed looks whether a collection was begun, which waits until it has; 30 seconds.
+    pub look_every: Duration,
 }
 
 impl Default for FeedOptions {
@@ -49,6 +51,7 @@ impl Default for FeedOptions {
             deadline: Duration::from_secs(60),
             compression_level: LEVEL,
             merge_every: 512,
+            look_every: Duration::from_secs(30),
         }
     }
 }
@@ -111,8 +114,18 @@ impl FeedOptions {
         self
     }
 
+    /// Looks this often whether a collection was begun.
+    #[must_use]
+    pub fn with_look_every(mut self, time: Duration) -> Self {
+        self.look_every = time;
+        self
+    }
+
     pub(super) fn validate(&self) -> Result<()> {
         compress::check_level(self.compression_level)?;
+        if self.look_every.is_zero() {
+            return Err(Error::invalid("look_every", "it would look all the time; give it some seconds"));
+        }
         if self.queue_max == 0 {
             return Err(Error::invalid("queue_max", "nothing could ever be under way; give it some MiB"));
         }

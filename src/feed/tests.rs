@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::blobs::Condemned;
-use crate::collection::{Collections, Plan};
+use crate::collection::{Collections, Ended, Plan};
 use crate::crypto::{Kind, Secret};
 use crate::layout::{self, Name, SnapshotName};
 use crate::object;
@@ -193,9 +193,10 @@ async fn contents_begun_before_a_collection_are_looked_for_under_a_new_registrat
             plan.packs = ids.collect();
             plan.packs.sort_unstable();
         }
-        assert!(collections.begin(number, plan).await.unwrap());
+        let before = collections.standing().await.unwrap();
+        assert_eq!(collections.begin(&before, plan).await.unwrap(), Some(number));
         if !condemned {
-            collections.end(number).await.unwrap();
+            collections.end(number, Ended::default()).await.unwrap();
         }
         fence(&repository).await;
         put(&feed, "renews", path).await.unwrap();
@@ -203,7 +204,7 @@ async fn contents_begun_before_a_collection_are_looked_for_under_a_new_registrat
         let slow = slow.await.unwrap();
         assert_eq!(slow.as_ref().is_err_and(Error::is_conflict), condemned, "{number}: {slow:?}");
         if condemned {
-            collections.end(number).await.unwrap();
+            collections.end(number, Ended::default()).await.unwrap();
         }
     }
     feed.close().await.unwrap();

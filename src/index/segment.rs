@@ -29,6 +29,9 @@ pub(super) const HEAD_LEN: usize = HEADER_LEN + COUNTS_LEN;
 /// Pages fetched with one request where it isn't certain in which of them an id is, at most; roughly.
 const LIKELY_MAX: u64 = 8;
 
+/// Pages of rows that are kept open while all entries are read.
+const ROW_PAGES_KEPT: usize = 64;
+
 /// How many pages of a remote segment are remembered.
 const PAGES_KEPT: usize = 512;
 
@@ -48,6 +51,12 @@ pub(super) struct Remote {
     pub(super) tail: Bytes,
     /// Pages that were fetched, opened, by where they begin.
     pub(super) pages: Mutex<HashMap<u64, Bytes>>,
+}
+
+/// Pages of rows that were opened last.
+#[derive(Default)]
+struct Rows {
+    pages: Vec<(usize, Arc<Vec<u8>>)>,
 }
 
 /// An index segment, opened.
@@ -98,7 +107,6 @@ impl Segment {
     }
 
     /// The number of blobs it knows.
-    #[cfg(test)]
     pub(crate) fn len(&self) -> u64 {
         self.entries
     }
@@ -160,6 +168,29 @@ impl Segment {
         }
     }
 
+    /// At which place in the order of its entries `id` is, for segments that are at hand.
+    pub(crate) fn position(&self, id: &BlobId) -> Result<Option<u64>> {
+        if self.rules_out(id) {
+            return Ok(None);
+        }
+        let mut search = Search::new(self, id);
+        while let Some(number) = search.next_page() {
+            let page = self.page(number)?;
+            search.look(&page, &self.name)?;
+        }
+        Ok(search.position)
+    }
+
+    /// The packs that its rows name; it must not be remote.
+    pub(crate) fn packs(&self) -> Result<Vec<ObjectId>> {
+        let mut packs = Vec::with_capacity(self.rows as usize);
+        for row in (0..self.rows).step_by(PAGE_ROWS) {
+            let rows = self.open_rows(self.local(self.rows_range(row)?)?, row)?;
+            packs.extend(rows.as_chunks::<ROW_LEN>().0.iter().map(|row| PackRow::read(row).id));
+        }
+        Ok(packs)
+    }
+
     /// Whether single pages are fetched when they are needed.
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self.source, Source::Remote(..))
@@ -215,7 +246,7 @@ impl Segment {
 
     /// Every entry in order, with its pack; for checks. The segment must not be remote.
     pub(crate) fn entries(&self) -> impl Iterator<Item = Result<(BlobId, Location)>> + '_ {
-        let mut previous = None;
+        let (mut previous, mut rows) = (None, Rows::default());
         (0..self.entry_pages()).flat_map(move |number| {
             let entries = self.page(number).and_then(|page| {
                 page.as_chunks::<ENTRY_LEN>()
@@ -225,7 +256,9 @@ impl Segment {
                     .collect::<Result<Vec<_>>>()
             });
             match entries {
-                Ok(entries) => entries.into_iter().map(|entry| self.resolve_in_order(entry, &mut previous)).collect(),
+                Ok(entries) => {
+                    entries.into_iter().map(|entry| self.resolve_in_order(entry, &mut previous, &mut rows)).collect()
+                }
                 Err(error) => vec![Err(error)],
             }
         })
@@ -238,10 +271,26 @@ impl Segment {
         Ok(())
     }
 
-    fn resolve_in_order(&self, entry: Entry, previous: &mut Option<BlobId>) -> Result<(BlobId, Location)> {
+    fn resolve_in_order(
+        &self,
+        entry: Entry,
+        previous: &mut Option<BlobId>,
+        rows: &mut Rows,
+    ) -> Result<(BlobId, Location)> {
         self.expect_order(previous, entry.id)?;
-        let rows = self.open_rows(self.local(self.rows_range(entry.row)?)?, entry.row)?;
-        Ok((entry.id, self.locate(entry, &rows)?))
+        let number = entry.row as usize / PAGE_ROWS;
+        let page = match rows.pages.iter().find(|(known, _)| *known == number) {
+            Some((_, page)) => Arc::clone(page),
+            None => {
+                let page = Arc::new(self.open_rows(self.local(self.rows_range(entry.row)?)?, entry.row)?);
+                if rows.pages.len() >= ROW_PAGES_KEPT {
+                    rows.pages.remove(0);
+                }
+                rows.pages.push((number, Arc::clone(&page)));
+                page
+            }
+        };
+        Ok((entry.id, self.locate(entry, &page)?))
     }
 
     fn locate(&self, entry: Entry, rows: &[u8]) -> Result<Location> {
@@ -394,12 +443,14 @@ struct Search<'a> {
     bounds: (u64, u64),
     looked_at: u64,
     found: Option<Entry>,
+    position: Option<u64>,
     steps: u32,
 }
 
 impl<'a> Search<'a> {
     fn new(segment: &Segment, id: &'a BlobId) -> Self {
-        Self { id, pages: 0..segment.entry_pages(), bounds: (0, u64::MAX), looked_at: 0, found: None, steps: 0 }
+        let pages = 0..segment.entry_pages();
+        Self { id, pages, bounds: (0, u64::MAX), looked_at: 0, found: None, position: None, steps: 0 }
     }
 
     /// The page to look at next, if any is left.
@@ -439,6 +490,7 @@ impl<'a> Search<'a> {
             self.pages = 0..0;
             if let Ok(at) = entries.binary_search_by(|entry| id_of(entry).cmp(self.id)) {
                 self.found = Some(Entry::read(&entries[at], object)?);
+                self.position = Some(self.looked_at * PAGE_ENTRIES as u64 + at as u64);
             }
         }
         Ok(())

@@ -4,6 +4,7 @@
 //! too, and otherwise at where they lie now, by their old hints or by the index.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -23,6 +24,9 @@ use crate::tree;
 /// Packs read at a time.
 const READ: usize = 4;
 
+/// Whether a blob is to be copied.
+pub(crate) type IsWanted = dyn Fn(&BlobId) -> Result<bool> + Send + Sync;
+
 /// A block of a pack, opened, its blobs verified.
 struct Opened {
     kind: BlockKind,
@@ -33,12 +37,14 @@ struct Opened {
 }
 
 impl Repository {
-    /// Stores all blobs of `packs` again, together, with a segment that describes them; the packs that are copied.
+    /// Stores the blobs of `packs` that are wanted again, together, with a segment that describes them; the packs that
+    /// are copied.
     ///
     /// One that is gone, or damaged, isn't among them.
-    pub(super) async fn copy_packs(
+    pub(crate) async fn copy_packs(
         &self,
         packs: &[(ObjectId, u64)],
+        is_wanted: Arc<IsWanted>,
         report: &mut MergeReport,
     ) -> Result<BTreeSet<ObjectId>> {
         if packs.is_empty() {
@@ -61,7 +67,9 @@ impl Repository {
             for Opened { kind, treatment, blobs, children } in blocks {
                 self.learn_places(children, &there).await?;
                 for (id, blob) in blobs {
-                    writer.add(kind, id, blob, treatment).await?;
+                    if is_wanted(&id)? {
+                        writer.add(kind, id, blob, treatment).await?;
+                    }
                 }
                 writer.end_file().await?;
             }

@@ -23,9 +23,10 @@ mod sweep;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::blobs::Condemned;
-use crate::collection::{Collections, Plan, Standing};
+use crate::collection::{Authority, Collections, Plan, State};
 use crate::error::Result;
 use crate::id::ObjectId;
 use crate::layout;
@@ -93,7 +94,7 @@ impl Repository {
     /// Looks what there is to merge: two or three listings.
     pub async fn plan_merge(&self) -> Result<MergePlan> {
         let collections = Collections::new(self.parts().clone());
-        let unfinished = matches!(collections.standing().await?, Standing::Open(_));
+        let unfinished = collections.standing().await?.open().is_some_and(is_merge);
         let (index, packs) = futures::try_join!(self.store().list(layout::INDEX), self.store().list(layout::PACKS))?;
         let (packs, segments) = (lengths(packs, layout::parse_pack), lengths(index, layout::parse_segment));
         let chosen_packs = choose(packs, PACK_LARGE, PACKS_MIN, COPY_MAX);
@@ -114,7 +115,11 @@ impl Repository {
     /// Merges small packs and index segments, and deletes those whose content is elsewhere now.
     ///
     /// May run beside readers and writers of other processes, and may be dropped: what it copied stays, and the next
-    /// merge goes on. If another merge or collection runs at the same time, one of them deletes.
+    /// merge goes on. If another merge runs at the same time, one of them deletes; while a collection is under way
+    /// nothing is merged.
+    ///
+    /// # Errors
+    /// [`crate::Error::AppendOnly`] if the repository was opened with a secret that may not delete.
     ///
     /// ```
     /// # use backstop::*; async fn f(repository: &Repository) -> Result<()> {
@@ -126,20 +131,24 @@ impl Repository {
     /// # Ok(()) }
     /// ```
     pub async fn merge(&self, plan: &MergePlan) -> Result<MergeReport> {
+        self.keyring().require_administrator("merge")?;
         let collections = Collections::new(self.parts().clone());
         let mut report = MergeReport::default();
-        let number = loop {
-            match collections.standing().await? {
-                Standing::Idle(number) => break number + 1,
-                Standing::Open(number) => {
-                    self.sweep(&collections, number, &mut report).await?;
+        let (before, inherited) = loop {
+            let standing = collections.standing().await?;
+            match &standing.state {
+                State::Idle(ended) => break (standing.clone(), ended.clone()),
+                State::Open(plan) if is_merge(plan) => {
+                    self.sweep(&collections, standing.number, plan, &mut report).await?;
                     if report.left > 0 {
                         return Ok(report);
                     }
                 }
+                // It merges as well, and who runs it finishes it.
+                State::Open(_) => return Ok(report),
             }
         };
-        let copied = self.copy_packs(&plan.chosen_packs, &mut report).await?;
+        let copied = self.copy_packs(&plan.chosen_packs, Arc::new(|_| Ok(true)), &mut report).await?;
         let merged = self.merge_segments(&plan.chosen_segments, &copied).await?;
         if copied.is_empty() && merged.is_empty() {
             return Ok(report);
@@ -147,17 +156,36 @@ impl Repository {
         let mut prefixes: Vec<_> = copied.iter().map(Condemned::prefix).collect();
         prefixes.sort_unstable();
         prefixes.dedup();
-        let condemned = Plan { packs: prefixes, segments: merged.into_iter().collect() };
-        if collections.begin(number, condemned).await? {
-            self.sweep(&collections, number, &mut report).await?;
+        let segments = merged.into_iter().collect();
+        let condemned = Plan { packs: prefixes, segments, inherited, ..Plan::default() };
+        if let Some(number) = collections.begin(&before, condemned.clone()).await? {
+            self.sweep(&collections, number, &condemned, &mut report).await?;
         }
         Ok(report)
     }
 }
 
+/// Whether a collection deletes nothing but what was copied.
+fn is_merge(plan: &Plan) -> bool {
+    plan.authority == Authority::Copied
+}
+
 /// The objects of a listing that have such a name, with their lengths.
-fn lengths(listed: Vec<Listed>, parse: fn(&str) -> Option<ObjectId>) -> impl Iterator<Item = (ObjectId, u64)> {
+pub(crate) fn lengths(
+    listed: Vec<Listed>,
+    parse: fn(&str) -> Option<ObjectId>,
+) -> impl Iterator<Item = (ObjectId, u64)> {
     listed.into_iter().filter_map(move |listed| Some((parse(&listed.name)?, listed.length)))
+}
+
+/// Which packs are small enough, and enough of them, to be merged.
+pub(crate) fn choose_packs(packs: impl Iterator<Item = (ObjectId, u64)>) -> Vec<(ObjectId, u64)> {
+    choose(packs, PACK_LARGE, PACKS_MIN, u64::MAX)
+}
+
+/// The same of index segments.
+pub(crate) fn choose_segments(segments: impl Iterator<Item = (ObjectId, u64)>) -> Vec<(ObjectId, u64)> {
+    choose(segments, SEGMENT_LARGE, SEGMENTS_MIN, u64::MAX)
 }
 
 /// Those of a tier that holds enough of them, up to `most` bytes together. A tier is a factor of eight in length.
@@ -174,7 +202,7 @@ fn choose(listed: impl Iterator<Item = (ObjectId, u64)>, large: u64, least: usiz
         smaller.extend(tier);
         if smaller.len() >= least {
             for (length, id) in smaller.drain(..) {
-                if bytes + length <= most {
+                if length <= most.saturating_sub(bytes) {
                     bytes += length;
                     chosen.push((id, length));
                 }

@@ -12,7 +12,7 @@ use crate::repository::Repository;
 
 impl Repository {
     /// Stores one segment that says what `segments` say of packs that are there and weren't copied; those merged.
-    pub(super) async fn merge_segments(
+    pub(crate) async fn merge_segments(
         &self,
         segments: &[(ObjectId, u64)],
         copied: &BTreeSet<ObjectId>,

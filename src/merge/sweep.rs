@@ -1,11 +1,12 @@
 //! Deletes what a collection condemned, as far as it is told twice.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use futures::StreamExt;
 
 use crate::blobs::{Condemned, list_packs};
-use crate::collection::Collections;
+use crate::collection::{Collections, Plan};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
 use crate::index::{RecentPack, Want};
@@ -16,19 +17,25 @@ use crate::repository::Repository;
 /// Footers read at a time.
 const FOOTERS: usize = 16;
 
+/// What came of deleting index segments.
+pub(crate) struct Swept {
+    pub(crate) deleted: u64,
+    pub(crate) left: Vec<ObjectId>,
+}
+
 impl Repository {
     /// Carries out collection `number`, which was begun here or elsewhere, and ends it.
     ///
     /// What it condemned is looked at anew: what has become the only place of something is copied first. As long as
     /// something that was condemned is there the collection doesn't end, so that nobody ever relies on that again.
-    pub(super) async fn sweep(&self, collections: &Collections, number: u64, report: &mut MergeReport) -> Result<()> {
-        let plan = match collections.read(number).await {
-            Ok(plan) => plan,
-            // Someone else has carried it out, and a later one has tidied it away.
-            Err(error) if error.is_not_found() => return Ok(()),
-            Err(error) => return Err(error),
-        };
-        let condemned = Condemned::new(plan.packs);
+    pub(crate) async fn sweep(
+        &self,
+        collections: &Collections,
+        number: u64,
+        plan: &Plan,
+        report: &mut MergeReport,
+    ) -> Result<()> {
+        let condemned = Condemned::new(plan.packs.clone());
         let segments: HashSet<ObjectId> = plan.segments.iter().copied().collect();
         // A segment describes packs that were there before it, so the segments are listed first.
         self.index().refresh(Want::Bulk).await?;
@@ -56,30 +63,43 @@ impl Repository {
             }
         }
         self.index().forget_gone(gone);
-        let described: HashSet<ObjectId> = there.union(&stays).copied().collect();
+        let swept = self.sweep_segments(&plan.segments, &there, &stays).await?;
+        report.segments_deleted += swept.deleted;
+        left += swept.left.len() as u64;
+        report.left = left;
+        if left == 0 { collections.end(number, plan.inherited.clone()).await } else { Ok(()) }
+    }
 
-        let mut merged = Vec::new();
-        for id in &plan.segments {
+    /// Deletes index segments that were merged, unless something that one says of the packs that are `there` is told
+    /// nowhere else. What describes a pack that was condemned and `stays` is kept with it.
+    pub(crate) async fn sweep_segments(
+        &self,
+        condemned: &[ObjectId],
+        there: &HashSet<ObjectId>,
+        stays: &HashSet<ObjectId>,
+    ) -> Result<Swept> {
+        let segments: HashSet<ObjectId> = condemned.iter().copied().collect();
+        let described: HashSet<ObjectId> = there.union(stays).copied().collect();
+        let (mut merged, mut left) = (Vec::new(), Vec::new());
+        for id in condemned {
             let blobs = match self.index().blobs_of_segment(id, &described).await {
                 Ok(Some(blobs)) => blobs,
                 Ok(None) => continue,
                 Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
                     tracing::warn!(segment = %id, %error, "an index segment was merged and can't be read any more");
-                    left += 1;
+                    left.push(*id);
                     continue;
                 }
                 Err(error) => return Err(error),
             };
-            if self.index().are_told(blobs, &segments, &there).await? && self.delete(Name::Index(*id)).await? {
+            if self.index().are_told(blobs, &segments, there).await? && self.delete(Name::Index(*id)).await? {
                 merged.push(*id);
-                report.segments_deleted += 1;
             } else {
-                left += 1;
+                left.push(*id);
             }
         }
         self.index().forget_segments(&merged);
-        report.left = left;
-        if left == 0 { collections.end(number).await } else { Ok(()) }
+        Ok(Swept { deleted: merged.len() as u64, left })
     }
 
     /// Whether all blobs of a condemned pack are in packs that stay; if not, they are copied.
@@ -95,7 +115,7 @@ impl Repository {
             return Ok(true);
         }
         let before = list_packs(self.store()).await?;
-        self.copy_packs(&[pack], report).await?;
+        self.copy_packs(&[pack], Arc::new(|_| Ok(true)), report).await?;
         there.extend(list_packs(self.store()).await?.difference(&before));
         self.index().are_told(blobs, segments, there).await
     }
@@ -113,7 +133,7 @@ impl Repository {
     }
 
     /// Deletes an object; false where the store doesn't allow it.
-    async fn delete(&self, name: Name) -> Result<bool> {
+    pub(crate) async fn delete(&self, name: Name) -> Result<bool> {
         match self.store().delete(&name.to_string()).await {
             Ok(()) => Ok(true),
             Err(error) if error.is_retryable() => Err(error),

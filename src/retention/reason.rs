@@ -34,6 +34,10 @@ pub enum Reason {
     Ahead,
     /// No rule keeps it.
     NoRule,
+    /// It was named to be forgotten.
+    Named,
+    /// Others of its series were named to be forgotten, and no policy is about it.
+    NotNamed,
 }
 
 impl fmt::Display for Reason {
@@ -50,6 +54,8 @@ impl fmt::Display for Reason {
             Reason::Behind => f.write_str("its time can't be trusted: its clock was behind"),
             Reason::Ahead => f.write_str("its time can't be trusted: its clock was ahead"),
             Reason::NoRule => f.write_str("covered by no rule"),
+            Reason::Named => f.write_str("named to be forgotten"),
+            Reason::NotNamed => f.write_str("not named"),
         }
     }
 }

@@ -72,7 +72,12 @@ fn only_its_own_secret_opens_it() {
 
 /// The encoded slot, with the parameters of Argon2id and the length of the sealed keyring as given.
 fn lying(kdf: &[u8], sealed: &[u8]) -> Result<Slot> {
-    let about = About { repository: RepositoryId::new([0; 16]), label: String::new(), created: Timestamp::EPOCH };
+    let about = About {
+        repository: RepositoryId::new([0; 16]),
+        label: String::new(),
+        created: Timestamp::EPOCH,
+        append_only: false,
+    };
     let bytes = [b"backstop\x01\x02", &codec::encode(&about)[..], kdf, &[0; 32], sealed].concat();
     Slot::parse(&bytes, &object_id(&bytes))
 }

@@ -37,6 +37,7 @@ fn content() -> Content {
         root: BlobId::new([0x5a; 20]),
         entries: 1_000_000,
         parent: Some(40),
+        origin: None,
         stats: SnapshotStats { files: 1, folders: 2, bytes: 3, stored_bytes: 1 << 40, ..SnapshotStats::default() },
         failures: vec![Failure { path: "/srv/accounts/x".to_owned(), reason: "it vanished".to_owned() }],
         failure_count: 2,

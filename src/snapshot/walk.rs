@@ -1,4 +1,4 @@
-//! Going back through a series, from a moment or its end, record by record.
+//! Going back through a series, from a moment or its end, record by record that counts.
 //!
 //! A bucket's names are listed when the walk gets there, and no more records
 //! are read ahead than the caller asks for: what the newest few cost doesn't
@@ -14,6 +14,7 @@ use super::{Placed, Timelines};
 use crate::clock::Timestamp;
 use crate::error::Result;
 use crate::id::SeriesTag;
+use crate::kept::Kept;
 use crate::layout::{BUCKET, SnapshotName};
 
 /// A place in a series.
@@ -58,20 +59,22 @@ pub(crate) struct Walk {
     from: Option<Moment>,
     /// The buckets that weren't listed yet, the newest last; none before the series was.
     buckets: Option<Vec<(u64, Timestamp)>>,
+    /// Which of them count.
+    kept: Kept,
     /// The names in the bucket at hand whose records weren't begun, the newest last.
     names: Vec<SnapshotName>,
     /// The time of the record before the one begun last.
     previous: Option<Timestamp>,
-    reading: FuturesOrdered<BoxFuture<'static, Result<Placed>>>,
+    reading: FuturesOrdered<BoxFuture<'static, Result<Option<Placed>>>>,
 }
 
 impl Walk {
     pub(super) fn new(timelines: Timelines, tag: SeriesTag, until: Option<Moment>, from: Option<Moment>) -> Self {
         let (buckets, names, previous, reading) = (None, Vec::new(), None, FuturesOrdered::new());
-        Self { timelines, tag, until, from, buckets, names, previous, reading }
+        Self { timelines, tag, until, from, buckets, kept: Kept::default(), names, previous, reading }
     }
 
-    /// The next older record, tombstones included; up to `ahead` of them are being read at a time.
+    /// The next older record that counts, tombstones included; up to `ahead` of them are being read at a time.
     pub(crate) async fn next(&mut self, ahead: usize) -> Result<Option<Placed>> {
         loop {
             if self.names.is_empty() && self.reading.is_empty() && !self.list().await? {
@@ -79,7 +82,7 @@ impl Walk {
             }
             self.begin(ahead.max(1));
             match self.reading.try_next().await? {
-                Some(placed) if self.is_shown(&placed) => return Ok(Some(placed)),
+                Some(Some(placed)) if self.is_shown(&placed) => return Ok(Some(placed)),
                 _ => {}
             }
         }
@@ -103,14 +106,16 @@ impl Walk {
             self.names.pop();
             self.previous = Some(name.previous);
             let timelines = self.timelines.clone();
-            self.reading.push_back(async move { timelines.read(&name).await }.boxed());
+            self.reading.push_back(async move { timelines.read_if_there(&name).await }.boxed());
         }
     }
 
     /// Lists the next older bucket; false if there is none.
     async fn list(&mut self) -> Result<bool> {
         if self.buckets.is_none() {
-            let mut buckets = self.timelines.buckets(&self.tag).await?;
+            let (mut buckets, kept) =
+                futures::try_join!(self.timelines.buckets(&self.tag), self.timelines.kept(&self.tag))?;
+            self.kept = kept.kept;
             buckets.retain(|(bucket, before)| match self.until {
                 None => true,
                 Some(Moment::Number(number)) => *bucket <= number / BUCKET,
@@ -121,6 +126,7 @@ impl Walk {
         }
         let Some(bucket) = self.buckets.as_ref().and_then(|buckets| buckets.last().copied()) else { return Ok(false) };
         self.names = self.timelines.names_in(&self.tag, bucket).await?;
+        self.names.retain(|name| self.kept.counts(name.number));
         self.names.retain(|name| match self.until {
             None => true,
             Some(Moment::Number(number)) => name.number <= number,

@@ -90,7 +90,7 @@ impl Store {
     }
 
     fn new(inner: Arc<dyn ObjectStore>, description: String, shared_file_system: bool) -> Self {
-        Self { inner, description: description.into(), shared_file_system }
+        Self { inner, description: description.into(), shared_file_system, folder: None }
     }
 
     fn connect_url(url: &Url, intent: Intent) -> Result<Self> {
@@ -122,7 +122,8 @@ impl Store {
         let local = LocalFileSystem::new_with_prefix(&folder)
             .map_err(|error| Error::invalid(format!("repository {}", folder.display()), error))?
             .with_fsync(true);
-        Ok(Self::new(Arc::new(local), folder.display().to_string(), is_network_file_system(&folder)))
+        let store = Self::new(Arc::new(local), folder.display().to_string(), is_network_file_system(&folder));
+        Ok(Self { folder: Some(folder.into()), ..store })
     }
 }
 

@@ -8,6 +8,7 @@
 //! reports that it exists; there is no other way to write.
 
 mod location;
+mod temporary;
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -51,6 +52,8 @@ pub(crate) struct Store {
     inner: Arc<dyn ObjectStore>,
     description: Arc<str>,
     shared_file_system: bool,
+    /// The folder, where it is a local one.
+    folder: Option<Arc<std::path::Path>>,
 }
 
 impl Store {

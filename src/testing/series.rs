@@ -26,6 +26,7 @@ pub(crate) fn snapshot(root: BlobId) -> Body {
         root,
         entries: 0,
         parent: None,
+        origin: None,
         stats: SnapshotStats::default(),
         failures: Vec::new(),
         failure_count: 0,

@@ -6,6 +6,7 @@ use crate::draft::{Draft, PORTION};
 use crate::error::{Error, Result};
 use crate::id::BlobId;
 use crate::index::Want;
+use crate::reach::secure;
 use crate::registration::{CONTESTS, Registration};
 use crate::repository::Repository;
 use crate::snapshot::{Content, Snapshot};
@@ -30,6 +31,9 @@ pub(super) struct State {
     unsettled: bool,
     /// Whether the index is at hand, to find what is stored already.
     indexed: bool,
+    options: WriteOptions,
+    /// Whether a collection was begun since what the changes rely on was looked for.
+    suspect: bool,
 }
 
 impl State {
@@ -58,6 +62,8 @@ impl State {
             blobs: Some(blobs),
             unsettled: false,
             indexed: false,
+            options,
+            suspect: false,
         }
     }
 
@@ -147,13 +153,24 @@ impl State {
             let collection = self.registration.collection();
             self.registration.renew().await?;
             if self.registration.collection() != collection {
-                // What was found stored under the old registration may be about to be deleted, or is.
-                let reason = "the repository was tidied up while it was written; take a new writer and begin again";
-                return Err(Error::conflict(format!("the writer of series {:?}", self.series), reason));
+                self.look_again().await?;
             }
         }
         let series = format!("series {:?}", self.series);
         Err(Error::conflict(series, format!("other writers took {CONTESTS} numbers in a row; commit less often")))
+    }
+
+    /// From here on relies on nothing that was found stored under the old registration: it may be about to be deleted.
+    async fn look_again(&mut self) -> Result<()> {
+        let mut before = self.take_blobs()?;
+        before.make_readable().await?;
+        let (evidence, id) = (Evidence::new(self.registration.condemned()), self.registration.id());
+        let mut blobs = BlobWriter::new(self.repository.parts().clone(), id, evidence, self.options);
+        blobs.continue_from(&before);
+        self.repository.index().refresh(Want::All).await?;
+        self.blobs = Some(blobs);
+        (self.indexed, self.suspect) = (true, true);
+        Ok(())
     }
 
     /// Moves the changes onto the latest snapshot, unless they replace it.
@@ -181,6 +198,14 @@ impl State {
     /// Stores all that the commit needs; what its record says.
     async fn content(&mut self, options: &CommitOptions) -> Result<Content> {
         let root = self.apply().await?;
+        if self.suspect {
+            let mut blobs = self.take_blobs()?;
+            blobs.make_readable().await?;
+            self.repository.index().load_recent().await?;
+            secure(self.repository.reader(), self.repository.index(), &root.id, &mut blobs).await?;
+            self.blobs = Some(blobs);
+            self.suspect = false;
+        }
         let stored = self.settle_under(&root.id).await?;
         let written = self.blobs.as_ref().map(BlobWriter::stats).unwrap_or_default();
         let position = options.position.clone();
@@ -192,6 +217,7 @@ impl State {
             root: root.id,
             entries: root.entries,
             parent: self.base.as_ref().map(|base| base.number),
+            origin: None,
             stats: self.draft.stats(written),
             failures: Vec::new(),
             failure_count: 0,

@@ -1,0 +1,82 @@
+//! The first mark: everything that snapshots need.
+
+use std::sync::Arc;
+
+use crate::cpu;
+use crate::error::{Error, Result};
+use crate::gc::marks::{Mark, Marks};
+use crate::id::BlobId;
+use crate::reach::{BlobVisitor, visit_blobs};
+use crate::repository::Repository;
+use crate::snapshot::Snapshot;
+use crate::tree::Span;
+
+/// Whether a snapshot that lacks something stops the collection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Strictness {
+    /// It counts: what can't be read might be all that tells what it needs.
+    Strict,
+    /// It was forgotten: what is there of it is kept as long as it can be undeleted.
+    Lenient,
+}
+
+impl Repository {
+    /// Marks everything that a snapshot needs and that isn't marked yet.
+    pub(super) async fn mark(&self, marks: &Arc<Marks>, snapshot: &Snapshot, strictness: Strictness) -> Result<()> {
+        let reader = self.reader_of(snapshot);
+        let mut marker = Marker { marks: Arc::clone(marks), snapshot, strictness };
+        visit_blobs(reader, &snapshot.root, &mut marker).await
+    }
+}
+
+struct Marker<'a> {
+    marks: Arc<Marks>,
+    snapshot: &'a Snapshot,
+    strictness: Strictness,
+}
+
+impl Marker<'_> {
+    fn lacking(&self, id: &BlobId, reason: impl std::fmt::Display) -> Result<()> {
+        let snapshot = self.snapshot;
+        if self.strictness == Strictness::Lenient {
+            tracing::warn!(%snapshot, %id, %reason, "a snapshot that was forgotten lacks something");
+            return Ok(());
+        }
+        let reason = format!("{reason}; snapshot {snapshot} needs it, so repair or forget that first");
+        Err(Error::corrupt(format!("blob {id}"), reason))
+    }
+}
+
+impl BlobVisitor for Marker<'_> {
+    fn node(&mut self, id: &BlobId) -> Result<bool> {
+        match self.marks.mark(id)? {
+            Mark::New => Ok(true),
+            Mark::Known => Ok(false),
+            Mark::Unknown => self.lacking(id, "no index segment says where it is").map(|()| false),
+        }
+    }
+
+    async fn chunks(&mut self, ids: Vec<BlobId>) -> Result<()> {
+        let marks = Arc::clone(&self.marks);
+        let unknown = cpu::start(move || {
+            let mut unknown = None;
+            for id in ids {
+                if marks.mark(&id)? == Mark::Unknown {
+                    unknown = Some(id);
+                }
+            }
+            Ok(unknown)
+        });
+        match unknown.await? {
+            Some(id) => self.lacking(&id, "no index segment says where it is"),
+            None => Ok(()),
+        }
+    }
+
+    fn failed(&mut self, id: &BlobId, _: &Span, error: Error) -> Result<()> {
+        match error {
+            error @ Error::Store { .. } => Err(error),
+            error => self.lacking(id, error),
+        }
+    }
+}

@@ -1,0 +1,402 @@
+//! What each pack holds, and what becomes of it.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+
+use crate::clock::Timestamp;
+use crate::collection::{Numbers, Standing, State};
+use crate::cpu;
+use crate::error::{Error, Result};
+use crate::gc::mark::Strictness;
+use crate::gc::marks::{Marks, Place};
+use crate::gc::{GcOptions, PackFate, PackReason};
+use crate::id::{BlobId, ObjectId, SeriesTag, WriterId};
+use crate::index::{Location, RecentPack, Segment, SegmentBuilder, Want};
+use crate::kept::Newest;
+use crate::layout::{self, Name, SnapshotName};
+use crate::merge::{choose_packs, choose_segments, lengths};
+use crate::object::object_id;
+use crate::pack::{BLOCKS_START, parse_header};
+use crate::repository::Repository;
+use crate::snapshot::{Placed, Snapshot};
+
+/// Records, footers and headers read at a time.
+const CONCURRENCY: usize = 16;
+
+/// Blobs of packs that no segment describes are gathered to a table when they come to this many.
+const SPARE_BLOBS: usize = 1 << 19;
+
+/// A segment is rewritten if more than one in so many of its entries are about packs that are gone or go.
+const STALE_SHARE: u64 = 5;
+
+/// What a collection is decided on.
+#[derive(Debug)]
+pub(super) struct Survey {
+    pub(super) snapshots: u64,
+    pub(super) undeletable: u64,
+    pub(super) needed_blobs: u64,
+    pub(super) unneeded_blobs: u64,
+    pub(super) pack_bytes: u64,
+    pub(super) spared: u64,
+    pub(super) fates: Vec<PackFate>,
+    /// Index segments to rewrite, with their lengths.
+    pub(super) segments: Vec<(ObjectId, u64)>,
+    /// Records that go.
+    pub(super) records: Vec<Numbers>,
+    /// The highest number of each series.
+    pub(super) marked: Vec<(SeriesTag, u64)>,
+    pub(super) marks: Arc<Marks>,
+}
+
+impl std::fmt::Debug for Marks {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Marks").finish_non_exhaustive()
+    }
+}
+
+/// The records of all series as they stand.
+struct Records {
+    names: Vec<SnapshotName>,
+    kept: BTreeMap<SeriesTag, Newest>,
+    now: Timestamp,
+}
+
+impl Records {
+    fn counts(&self, name: &SnapshotName) -> bool {
+        self.kept.get(&name.tag).is_none_or(|newest| newest.kept.counts(name.number))
+    }
+
+    fn is_root(&self, name: &SnapshotName) -> bool {
+        self.kept.get(&name.tag).is_none_or(|newest| newest.kept.is_root(name.number, self.now))
+    }
+
+    /// The highest number of each series.
+    fn highest(&self) -> BTreeMap<SeriesTag, u64> {
+        self.names.iter().map(|name| (name.tag, name.number)).collect()
+    }
+
+    /// Those that go: forgotten for good, not the highest of their series, and not such that a writer that was fenced
+    /// could yet put its own there.
+    fn condemned(&self, pinned: &[Numbers]) -> Vec<Numbers> {
+        let highest = self.highest();
+        let goes = |name: &&SnapshotName| {
+            let is_highest = highest.get(&name.tag) == Some(&name.number);
+            !self.is_root(name) && !is_highest && !Numbers::contain(pinned, &name.tag, name.number)
+        };
+        Numbers::gather(self.names.iter().filter(goes).map(|name| (name.tag, name.number)))
+    }
+}
+
+/// How much of a pack is needed, by the lengths of its blobs as stored.
+#[derive(Clone, Copy, Debug, Default)]
+struct Use {
+    length: u64,
+    total: u64,
+    /// Of what is nowhere else.
+    sole: u64,
+    /// Of what is elsewhere, too.
+    shared: u64,
+    /// What it must be kept for.
+    needed: u64,
+}
+
+type Uses = HashMap<ObjectId, Use>;
+
+/// How much of its pack a blob takes up, roughly.
+fn weight(location: &Location) -> u64 {
+    let Location { place, length, .. } = location;
+    (u64::from(place.stored_len) * u64::from(*length)).div_ceil(u64::from(place.plain_len).max(1))
+}
+
+impl Repository {
+    /// Marks what all snapshots need, and weighs the packs.
+    pub(super) async fn survey_packs(&self, before: &Standing, options: &GcOptions) -> Result<Survey> {
+        let (names, kept) = futures::try_join!(self.timelines().names(None), self.timelines().kept_of(None))?;
+        let records = Records { names, kept, now: self.surroundings().clock.now() };
+        let writers = self.registered().await?;
+        self.index().refresh(Want::All).await?;
+        let listed: Vec<_> = lengths(self.store().list(layout::PACKS).await?, layout::parse_pack).collect();
+        let marks = Arc::new(Marks::new(self.tables(&listed).await?));
+
+        let (counting, forgotten) = self.roots(&records).await?;
+        for snapshot in &counting {
+            self.mark(&marks, snapshot, Strictness::Strict).await?;
+        }
+        self.require_packs(&marks, &listed).await?;
+        for snapshot in &forgotten {
+            self.mark(&marks, snapshot, Strictness::Lenient).await?;
+        }
+
+        let pinned = match &before.state {
+            State::Idle(ended) => ended.pinned.clone(),
+            State::Open(plan) => plan.inherited.pinned.clone(),
+        };
+        let mut survey = Survey {
+            snapshots: counting.len() as u64,
+            undeletable: forgotten.len() as u64,
+            needed_blobs: 0,
+            unneeded_blobs: 0,
+            pack_bytes: listed.iter().map(|(_, length)| length).sum(),
+            spared: 0,
+            fates: Vec::new(),
+            segments: Vec::new(),
+            records: records.condemned(&pinned),
+            marked: records.highest().into_iter().collect(),
+            marks: Arc::clone(&marks),
+        };
+        let (uses, needed, unneeded) = cpu::block(move || weigh(&marks, &listed)).await?;
+        (survey.needed_blobs, survey.unneeded_blobs) = (needed, unneeded);
+        self.decide(&mut survey, &uses, &writers, options).await?;
+        self.choose_segments(&mut survey).await?;
+        Ok(survey)
+    }
+
+    /// The segments, and further ones of packs that none of them describes.
+    async fn tables(&self, listed: &[(ObjectId, u64)]) -> Result<Vec<Arc<Segment>>> {
+        let mut tables = self.index().segments();
+        let mut described = HashSet::new();
+        for segment in &tables {
+            described.extend(segment.packs()?);
+        }
+        let undescribed: Vec<_> = listed.iter().filter(|(id, _)| !described.contains(id)).copied().collect();
+        let (store, keyring) = (self.store().clone(), Arc::clone(self.keyring()));
+        let read = |(id, length): (ObjectId, u64)| {
+            let (store, keyring) = (store.clone(), Arc::clone(&keyring));
+            async move { (id, RecentPack::read(id, length, &store, &keyring).await) }
+        };
+        let mut footers = futures::stream::iter(undescribed).map(read).buffered(CONCURRENCY);
+        let (mut builder, mut blobs) = (SegmentBuilder::default(), 0);
+        while let Some((id, footer)) = footers.next().await {
+            match footer {
+                Ok(pack) => {
+                    builder.add_pack(pack.row, &pack.footer)?;
+                    blobs += pack.len();
+                }
+                Err(error @ Error::Store { .. }) => return Err(error),
+                // It is no reason to delete the pack: nobody knows what is in it.
+                Err(error) => tracing::warn!(pack = %id, %error, "a pack that no segment describes can't be read"),
+            }
+            if blobs >= SPARE_BLOBS {
+                tables.push(self.table(std::mem::take(&mut builder)).await?);
+                blobs = 0;
+            }
+        }
+        if !builder.is_empty() {
+            tables.push(self.table(builder).await?);
+        }
+        Ok(tables)
+    }
+
+    async fn table(&self, builder: SegmentBuilder) -> Result<Arc<Segment>> {
+        let (keyring, surroundings) = (Arc::clone(self.keyring()), self.surroundings().clone());
+        let table = cpu::start(move || {
+            let bytes = Bytes::from(builder.seal(&keyring, &surroundings)?);
+            let mut segment = Segment::from_bytes(object_id(&bytes), bytes, &keyring)?;
+            segment.build_filter()?;
+            Ok(segment)
+        });
+        table.await.map(Arc::new)
+    }
+
+    /// The snapshots whose data is kept: those that count, and those that were forgotten and can be undeleted.
+    async fn roots(&self, records: &Records) -> Result<(Vec<Snapshot>, Vec<Snapshot>)> {
+        let roots = records.names.iter().filter(|name| records.is_root(name)).copied();
+        let read = |name: SnapshotName| async move {
+            match self.timelines().read_if_there(&name).await {
+                Ok(placed) => Ok(placed.and_then(Placed::into_snapshot).map(|snapshot| (name, snapshot))),
+                Err(error @ Error::Store { .. }) => Err(error),
+                Err(error) if records.counts(&name) => Err(error),
+                Err(error) => {
+                    tracing::warn!(name = %Name::Snapshot(name), %error, "a record that was forgotten can't be read");
+                    Ok(None)
+                }
+            }
+        };
+        let read: Vec<_> = futures::stream::iter(roots).map(read).buffered(CONCURRENCY).try_collect().await?;
+        let (counting, forgotten): (Vec<_>, Vec<_>) =
+            read.into_iter().flatten().partition(|(name, _)| records.counts(name));
+        let snapshots = |list: Vec<(SnapshotName, Snapshot)>| list.into_iter().map(|(_, snapshot)| snapshot).collect();
+        Ok((snapshots(counting), snapshots(forgotten)))
+    }
+
+    /// Makes sure that everything that is marked is in a pack that is there.
+    async fn require_packs(&self, marks: &Arc<Marks>, listed: &[(ObjectId, u64)]) -> Result<()> {
+        let marks = Arc::clone(marks);
+        let there: HashSet<ObjectId> = listed.iter().map(|(id, _)| *id).collect();
+        let missing = cpu::block(move || {
+            let mut missing = None;
+            marks.for_each(|id, is_needed, places| {
+                if is_needed && !places.iter().any(|place| there.contains(&place.location.pack.id)) {
+                    missing = places.first().map(|place| (*id, place.location.pack.id));
+                }
+                Ok(())
+            })?;
+            Ok(missing)
+        });
+        match missing.await? {
+            None => Ok(()),
+            Some((id, pack)) => {
+                let reason =
+                    format!("it is gone, and snapshots need blob {id} of it; check and repair before collecting");
+                Err(Error::corrupt(Name::Pack(pack), reason))
+            }
+        }
+    }
+
+    /// The registrations that are there.
+    pub(super) async fn registered(&self) -> Result<BTreeSet<WriterId>> {
+        let listed = self.store().list(layout::WRITERS).await?;
+        Ok(listed.iter().filter_map(|listed| layout::parse_writer(&listed.name)).collect())
+    }
+
+    /// Decides what becomes of each pack.
+    async fn decide(
+        &self,
+        survey: &mut Survey,
+        uses: &Uses,
+        writers: &BTreeSet<WriterId>,
+        options: &GcOptions,
+    ) -> Result<()> {
+        let mut fates = Vec::new();
+        let mut small = Vec::new();
+        for (pack, used) in uses {
+            let fate = |reason| PackFate { pack: *pack, reason, bytes: used.length, needed_bytes: used.needed };
+            #[expect(clippy::cast_precision_loss, reason = "a share need not be exact")]
+            let waste = 1.0 - used.needed as f64 / used.total.max(1) as f64;
+            if used.needed == 0 {
+                fates.push(fate(PackReason::Unneeded));
+            } else if waste > options.waste_max {
+                fates.push(fate(PackReason::Sparse));
+            } else {
+                small.push((*pack, used.length));
+            }
+        }
+        for (pack, length) in choose_packs(small.into_iter()) {
+            let needed_bytes = uses.get(&pack).map_or(0, |used| used.needed);
+            fates.push(PackFate { pack, reason: PackReason::Small, bytes: length, needed_bytes });
+        }
+        let going = fates.len();
+        let mut fates = self.without_those_of(writers, fates).await?;
+        survey.spared = (going - fates.len()) as u64;
+        // A condemned pack is published by the beginning of its id, which must be no other's.
+        let mut prefixes = HashMap::<_, u32>::new();
+        uses.keys().for_each(|pack| *prefixes.entry(crate::blobs::Condemned::prefix(pack)).or_default() += 1);
+        fates.retain(|fate| prefixes.get(&crate::blobs::Condemned::prefix(&fate.pack)) == Some(&1));
+        fates.sort_unstable_by_key(|fate| (std::cmp::Reverse(fate.bytes), fate.pack));
+        survey.fates = fates;
+        Ok(())
+    }
+
+    /// Leaves out the packs that writers made which still run: they are about to be needed.
+    async fn without_those_of(&self, writers: &BTreeSet<WriterId>, fates: Vec<PackFate>) -> Result<Vec<PackFate>> {
+        if writers.is_empty() {
+            return Ok(fates);
+        }
+        let look = |fate: PackFate| async move {
+            let name = Name::Pack(fate.pack).to_string();
+            let head = self.store().get_range(&name, 0..BLOCKS_START as u64).await;
+            match head.and_then(|head| parse_header(&head, &name)) {
+                Ok((_, writer)) => Ok((!writers.contains(&writer)).then_some(fate)),
+                Err(error @ Error::Store { .. }) => Err(error),
+                Err(_) => Ok(Some(fate)),
+            }
+        };
+        let looked: Vec<_> = futures::stream::iter(fates).map(look).buffered(CONCURRENCY).try_collect().await?;
+        Ok(looked.into_iter().flatten().collect())
+    }
+
+    /// Chooses the index segments that are worth rewriting.
+    async fn choose_segments(&self, survey: &mut Survey) -> Result<()> {
+        let listed: Vec<_> = lengths(self.store().list(layout::INDEX).await?, layout::parse_segment).collect();
+        let packs = crate::blobs::list_packs(self.store()).await?;
+        let going: HashSet<ObjectId> = survey.fates.iter().map(|fate| fate.pack).collect();
+        let marks = Arc::clone(&survey.marks);
+        let stale = cpu::block(move || {
+            let mut stale = HashSet::new();
+            for segment in marks.segments() {
+                let mut count = 0;
+                for entry in segment.entries() {
+                    let pack = entry?.1.pack.id;
+                    count += u64::from(!packs.contains(&pack) || going.contains(&pack));
+                }
+                if count * STALE_SHARE > segment.len() {
+                    stale.insert(*segment.id());
+                }
+            }
+            Ok(stale)
+        });
+        let stale = stale.await?;
+        let mut chosen: BTreeMap<ObjectId, u64> = choose_segments(listed.iter().copied()).into_iter().collect();
+        chosen.extend(listed.into_iter().filter(|(id, _)| stale.contains(id)));
+        survey.segments = chosen.into_iter().collect();
+        Ok(())
+    }
+}
+
+/// Weighs each pack whose content is known; how many blobs are needed, and how many aren't.
+fn weigh(marks: &Marks, listed: &[(ObjectId, u64)]) -> Result<(Uses, u64, u64)> {
+    let lengths: HashMap<ObjectId, u64> = listed.iter().copied().collect();
+    let mut uses = Uses::new();
+    let (mut needed, mut unneeded) = (0, 0);
+    marks.for_each(|_, is_needed, places| {
+        *(if is_needed { &mut needed } else { &mut unneeded }) += 1;
+        let there = in_packs(places, &lengths);
+        for location in &there {
+            let length = lengths.get(&location.pack.id).copied().unwrap_or(0);
+            let used = uses.entry(location.pack.id).or_insert(Use { length, ..Use::default() });
+            let weight = weight(location);
+            used.total += weight;
+            if is_needed {
+                *(if there.len() == 1 { &mut used.sole } else { &mut used.shared }) += weight;
+            }
+        }
+        Ok(())
+    })?;
+    let before: Uses = uses.clone();
+    let rank = |pack: &ObjectId| before.get(pack).map(|used| (used.sole, used.shared, *pack));
+    marks.for_each(|_, is_needed, places| {
+        let there = in_packs(places, &lengths);
+        // Of several copies, that in the pack which is needed most anyway is kept.
+        let kept = there.iter().max_by_key(|location| rank(&location.pack.id));
+        if is_needed
+            && let Some(location) = kept
+            && let Some(used) = uses.get_mut(&location.pack.id)
+        {
+            used.needed += weight(location);
+        }
+        Ok(())
+    })?;
+    Ok((uses, needed, unneeded))
+}
+
+/// Where a blob is, by packs that are there; each once.
+fn in_packs(places: &[Place], there: &HashMap<ObjectId, u64>) -> Vec<Location> {
+    let mut found: Vec<Location> = Vec::new();
+    for Place { location, .. } in places {
+        let known = found.iter().any(|other| other.pack.id == location.pack.id);
+        if !known && there.contains_key(&location.pack.id) {
+            found.push(*location);
+        }
+    }
+    found
+}
+
+/// Where a blob is kept, given which packs are there and which of them go; the others.
+pub(super) fn kept_places(
+    places: &[Place],
+    there: &HashSet<ObjectId>,
+    going: &HashSet<ObjectId>,
+) -> (Vec<Location>, Vec<Location>) {
+    let present = places.iter().map(|place| place.location).filter(|location| there.contains(&location.pack.id));
+    present.partition(|location| !going.contains(&location.pack.id))
+}
+
+/// A blob of which one copy goes while another stays.
+pub(super) struct Doubled {
+    pub(super) id: BlobId,
+    pub(super) stay: Vec<Location>,
+    pub(super) go: Vec<ObjectId>,
+}

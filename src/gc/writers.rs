@@ -1,0 +1,103 @@
+//! Waiting for the writers that may rely on what is condemned, and fencing those that are waited for too long.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::crypto::Kind;
+use crate::error::{Error, Result};
+use crate::gc::{GcOptions, GcReport, WaitingFor};
+use crate::id::{SeriesTag, WriterId};
+use crate::layout::Name;
+use crate::object;
+use crate::registration::{RegistrationRecord, fence};
+use crate::repository::Repository;
+
+/// The pause between two looks.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// A writer that was fenced.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Fence {
+    pub(super) writer: WriterId,
+    pub(super) tag: SeriesTag,
+    /// The numbers at which its record may yet be put: from what it contended for to the tombstone's.
+    pub(super) run: (u64, u64),
+}
+
+/// A registration that was there when it was listed; what it says, unless it is damaged.
+struct Registered {
+    id: WriterId,
+    record: Option<RegistrationRecord>,
+}
+
+impl Repository {
+    /// Waits until each writer that doesn't know collection `number` has ended, or fences it; nothing if some run on.
+    pub(super) async fn settle_writers(
+        &self,
+        number: u64,
+        options: &GcOptions,
+        report: &mut GcReport,
+    ) -> Result<Option<Vec<Fence>>> {
+        let mut waiting = self.unaware_writers(number).await?;
+        let deadline = Instant::now() + options.wait;
+        // Nobody waits for those that will be fenced.
+        while waiting.iter().any(|writer| !self.is_overdue(writer, options)) && Instant::now() < deadline {
+            sleep(PAUSE.min(options.wait)).await;
+            let there = self.registered().await?;
+            waiting.retain(|writer| there.contains(&writer.id));
+        }
+        let (overdue, running): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|writer| self.is_overdue(writer, options));
+        if !running.is_empty() {
+            report.waiting = running.into_iter().map(Registered::describe).collect();
+            return Ok(None);
+        }
+        let mut fences = Vec::new();
+        for Registered { id, record } in overdue {
+            let Some(record) = record else { continue };
+            let tombstone = fence(self.parts(), &record).await?;
+            tracing::warn!(series = record.series, host = record.host, tombstone, "a writer was fenced");
+            let tag = self.keyring().series_tag(&record.series);
+            let first = record.number.clamp(1, tombstone);
+            fences.push(Fence { writer: id, tag, run: (first, tombstone) });
+            report.fenced.push((record.series, tombstone));
+        }
+        Ok(Some(fences))
+    }
+
+    /// The writers that may have registered before collection `number` was begun.
+    async fn unaware_writers(&self, number: u64) -> Result<Vec<Registered>> {
+        let mut writers = Vec::new();
+        for id in self.registered().await? {
+            let name = Name::Writer(id).to_string();
+            let opened = self.store().get(&name, object::RECORD_MAX).await.and_then(|bytes| {
+                object::open_record::<RegistrationRecord>(&bytes, Kind::Registration, &name, self.keyring())
+            });
+            match opened {
+                Ok(record) if record.seen >= number => {}
+                Ok(record) => writers.push(Registered { id, record: Some(record) }),
+                Err(error) if error.is_not_found() => {}
+                Err(error @ Error::Store { .. }) => return Err(error),
+                // Whose it is nobody knows, and so it can't be fenced.
+                Err(_) => writers.push(Registered { id, record: None }),
+            }
+        }
+        Ok(writers)
+    }
+
+    fn is_overdue(&self, writer: &Registered, options: &GcOptions) -> bool {
+        let Some(record) = &writer.record else { return false };
+        let age = self.surroundings().clock.now().seconds_since(record.time);
+        u64::try_from(age).is_ok_and(|age| age >= options.fence_after.as_secs())
+    }
+}
+
+impl Registered {
+    fn describe(self) -> WaitingFor {
+        let registration = Name::Writer(self.id).to_string();
+        let since = self.record.as_ref().map(|record| record.time);
+        let (series, host) = self.record.map(|record| (record.series, record.host)).unwrap_or_default();
+        WaitingFor { registration, series, host, since }
+    }
+}

@@ -1,0 +1,252 @@
+//! Which snapshots still count: what forgetting publishes.
+//!
+//! ```text
+//! kept/<series tag>/<k>      a signed record (object.rs), k counts from 1; the highest holds
+//! ```
+//! A list says of the numbers up to the highest that it looked at which of them
+//! count; numbers after that count all. Create-if-absent picks one winner for
+//! each k, and each list is a subset of the one before: a number that was
+//! forgotten never counts again, whatever is stored under its name later.
+//!
+//! Owns the record, its order and its reading. What to forget is decided by
+//! `retention`; when the data goes, by a collection.
+//!
+//! Invariant: a list that the administrator didn't sign counts for nothing. One
+//! that is damaged stops whoever needs it: without it, forgotten snapshots would
+//! seem to count whose data may be gone.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use crate::clock::{Surroundings, Timestamp};
+use crate::codec::{Decode, Encode};
+use crate::crypto::{Keyring, Kind};
+use crate::error::{Error, Result};
+use crate::id::SeriesTag;
+use crate::layout::{self, Name};
+use crate::object;
+use crate::store::{Created, Store};
+
+/// How often a list is looked for anew when it is tidied away before it is read.
+const ATTEMPTS: usize = 5;
+
+/// What a list says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Kept {
+    /// The highest number that it says something of.
+    pub(crate) through: u64,
+    /// Those up to it that count, as runs from a first to a last one, ascending.
+    runs: Vec<(u64, u64)>,
+    /// Those that don't and whose data may still be there, by number.
+    forgotten: Vec<Forgotten>,
+}
+
+/// A snapshot that was forgotten.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Forgotten {
+    pub(crate) number: u64,
+    /// When it was.
+    pub(crate) time: Timestamp,
+    /// Until then its data is kept, so that it can be undeleted.
+    pub(crate) until: Timestamp,
+}
+
+/// A list as stored.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct KeptRecord {
+    pub(crate) series: String,
+    pub(crate) number: u64,
+    pub(crate) time: Timestamp,
+    pub(crate) kept: Kept,
+}
+
+/// The newest list of a series.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Newest {
+    /// Its number; 0 if there is none, and all snapshots count.
+    pub(crate) number: u64,
+    /// The highest number that is taken, by whatever.
+    pub(crate) taken: u64,
+    pub(crate) kept: Kept,
+}
+
+impl Kept {
+    /// Whether a number counts.
+    pub(crate) fn counts(&self, number: u64) -> bool {
+        if number > self.through {
+            return true;
+        }
+        let after = self.runs.partition_point(|(first, _)| *first <= number);
+        after.checked_sub(1).is_some_and(|at| self.runs[at].1 >= number)
+    }
+
+    /// What is known of a number that was forgotten, while its data may still be there.
+    pub(crate) fn forgotten(&self, number: u64) -> Option<&Forgotten> {
+        let at = self.forgotten.binary_search_by_key(&number, |forgotten| forgotten.number).ok()?;
+        Some(&self.forgotten[at])
+    }
+
+    /// Whether the data of a number must be kept: it counts, or may yet be undeleted.
+    pub(crate) fn is_root(&self, number: u64, now: Timestamp) -> bool {
+        self.counts(number) || self.forgotten(number).is_some_and(|forgotten| now < forgotten.until)
+    }
+
+    /// The list after this one: `numbers` don't count any more, of which up to `through` something is said.
+    ///
+    /// Of what was forgotten before, `is_there` says what is still worth mentioning.
+    pub(crate) fn forget(
+        &self,
+        numbers: &[u64],
+        through: u64,
+        (time, until): (Timestamp, Timestamp),
+        is_there: impl Fn(u64) -> bool,
+    ) -> Self {
+        let through = self.through.max(through);
+        let mut forgotten: BTreeMap<u64, Forgotten> = self
+            .forgotten
+            .iter()
+            .filter(|forgotten| is_there(forgotten.number))
+            .map(|forgotten| (forgotten.number, *forgotten))
+            .collect();
+        let mut runs = self.runs.clone();
+        if through > self.through {
+            runs.push((self.through + 1, through));
+        }
+        let mut gone = numbers.to_vec();
+        gone.sort_unstable();
+        gone.dedup();
+        gone.retain(|number| *number <= through && self.counts(*number));
+        forgotten.extend(gone.iter().map(|number| (*number, Forgotten { number: *number, time, until })));
+        Self { through, runs: without(runs, &gone), forgotten: forgotten.into_values().collect() }
+    }
+
+    fn is_sound(&self) -> bool {
+        let runs = self.runs.iter().all(|(first, last)| (1..=*last).contains(first) && *last <= self.through);
+        let apart = self.runs.is_sorted_by(|(_, last), (first, _)| *last < first - 1);
+        let sorted = self.forgotten.is_sorted_by(|a, b| a.number < b.number);
+        let gone = self.forgotten.iter().all(|forgotten| forgotten.number > 0 && !self.counts(forgotten.number));
+        runs && apart && sorted && gone
+    }
+}
+
+/// Runs without some numbers, which are sorted; neighbours joined.
+fn without(runs: Vec<(u64, u64)>, gone: &[u64]) -> Vec<(u64, u64)> {
+    let mut left: Vec<(u64, u64)> = Vec::with_capacity(runs.len());
+    let mut push = |first: u64, last: u64| match left.last_mut() {
+        Some(before) if before.1 + 1 == first => before.1 = last,
+        _ => left.push((first, last)),
+    };
+    for (mut first, last) in runs {
+        let begin = gone.partition_point(|number| *number < first);
+        for number in gone[begin..].iter().take_while(|number| **number <= last) {
+            if first < *number {
+                push(first, number - 1);
+            }
+            first = number + 1;
+        }
+        if first <= last {
+            push(first, last);
+        }
+    }
+    left
+}
+
+/// The newest list of a series: one listing, and one read where there is one.
+pub(crate) async fn newest(store: &Store, keyring: &Keyring, tag: &SeriesTag) -> Result<Newest> {
+    for _ in 0..ATTEMPTS {
+        let listed = store.list(&layout::kept_prefix(tag)).await?;
+        let numbers = listed.iter().filter_map(|listed| Some(parse(&listed.name)?.1)).collect();
+        if let Some(found) = authentic(store, keyring, tag, numbers).await? {
+            return Ok(found);
+        }
+    }
+    Err(Error::corrupt(layout::kept_prefix(tag), "it lists names that can't be read"))
+}
+
+/// The newest lists of all series that have one: one listing, and one read for each.
+pub(crate) async fn newest_of_all(store: &Store, keyring: &Keyring) -> Result<BTreeMap<SeriesTag, Newest>> {
+    let mut series = BTreeMap::<SeriesTag, Vec<u64>>::new();
+    for (tag, number) in store.list(layout::KEPT).await?.iter().filter_map(|listed| parse(&listed.name)) {
+        series.entry(tag).or_default().push(number);
+    }
+    let mut lists = BTreeMap::new();
+    for (tag, numbers) in series {
+        let found = match authentic(store, keyring, &tag, numbers).await? {
+            Some(found) => found,
+            None => newest(store, keyring, &tag).await?,
+        };
+        lists.insert(tag, found);
+    }
+    Ok(lists)
+}
+
+/// The list of the highest of these numbers that is the administrator's; nothing if one is gone.
+async fn authentic(store: &Store, keyring: &Keyring, tag: &SeriesTag, mut numbers: Vec<u64>) -> Result<Option<Newest>> {
+    numbers.sort_unstable();
+    let taken = numbers.last().copied().unwrap_or(0);
+    for number in numbers.into_iter().rev() {
+        match read(store, keyring, tag, number).await {
+            Ok(Some(kept)) => return Ok(Some(Newest { number, taken, kept })),
+            Ok(None) => {
+                tracing::warn!(name = %Name::Kept(*tag, number), "it isn't the administrator's, and is ignored")
+            }
+            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Some(Newest { taken, ..Newest::default() }))
+}
+
+/// One list; nothing if the administrator didn't sign it.
+pub(crate) async fn read(store: &Store, keyring: &Keyring, tag: &SeriesTag, number: u64) -> Result<Option<Kept>> {
+    let name = Name::Kept(*tag, number).to_string();
+    let bytes = store.get(&name, object::RECORD_MAX).await?;
+    open(&bytes, keyring, tag, number)
+}
+
+fn open(bytes: &[u8], keyring: &Keyring, tag: &SeriesTag, number: u64) -> Result<Option<Kept>> {
+    let name = Name::Kept(*tag, number).to_string();
+    let Some(record) = object::open_signed::<KeptRecord>(bytes, Kind::Kept, &name, keyring)? else { return Ok(None) };
+    let KeptRecord { series, number: own, kept, .. } = record;
+    if own == number && keyring.series_tag(&series) == *tag && kept.is_sound() {
+        Ok(Some(kept))
+    } else {
+        Err(Error::corrupt(name, "it says something else than its name"))
+    }
+}
+
+/// Publishes a list after `before`; false if someone else was faster.
+pub(crate) async fn publish(
+    store: &Store,
+    keyring: &Keyring,
+    surroundings: &Surroundings,
+    series: &str,
+    before: &Newest,
+    kept: Kept,
+) -> Result<bool> {
+    let number = before.taken + 1;
+    if number > layout::NUMBER_MAX {
+        return Err(Error::invalid(format!("series {series:?}"), "the numbers of its lists have run out"));
+    }
+    let name = Name::Kept(keyring.series_tag(series), number).to_string();
+    let record = KeptRecord { series: series.to_owned(), number, time: surroundings.clock.now(), kept };
+    let sealed = object::seal_signed(&record, Kind::Kept, &name, keyring, surroundings)?;
+    if sealed.len() as u64 > object::RECORD_MAX {
+        return Err(Error::invalid(
+            format!("series {series:?}"),
+            "too many single snapshots are forgotten; collect first",
+        ));
+    }
+    Ok(store.create(&name, Bytes::from(sealed)).await? == Created::Ours)
+}
+
+fn parse(name: &str) -> Option<(SeriesTag, u64)> {
+    match Name::parse(name) {
+        Some(Name::Kept(tag, number)) => Some((tag, number)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
