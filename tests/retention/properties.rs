@@ -120,7 +120,9 @@ proptest! {
         let found: Vec<_> = believed.iter().map(|(_, decision)| rules(decision)).collect();
         prop_assert_eq!(&found, &kept_by(&policy, &others));
         // Nor would it be otherwise had there never been any.
-        others.0.iter_mut().for_each(|made| made.time = made.clock);
+        for (number, made) in (1..).zip(&mut others.0) {
+            (made.number, made.time) = (number, made.clock);
+        }
         let alone: Vec<_> = others.decide(&policy, nanos(NOW)).iter().map(rules).collect();
         prop_assert_eq!(found, alone);
     }
