@@ -180,17 +180,19 @@ proptest! {
     }
 
     #[test]
-    fn a_clock_that_was_behind_is_doubted_still_when_others_are_forgotten(
-        policy in policies(), series in good(), place in any::<prop::sample::Index>(),
+    fn clocks_that_were_behind_are_doubted_still_when_others_are_forgotten(
+        policy in policies(), series in good(), place in any::<prop::sample::Index>(), count in 1..5_usize,
     ) {
-        prop_assume!(series.0.len() > 1);
-        let behind = 1 + place.index(series.0.len() - 1);
+        prop_assume!(series.0.len() > count);
+        // No more of them than there were before.
+        let behind = count + place.index(series.0.len() - count);
         let mut with = Series::default();
         for (at, made) in series.0.iter().enumerate() {
-            if at == behind {
-                with.add(nanos("1970-01-01T00:00:09Z")).tags.insert("bad".to_owned(), String::new());
+            for hour in (0..5).take(if at == behind { count } else { 0 }) {
+                with.add(hour * HOUR).tags.insert("bad".to_owned(), String::new());
             }
-            with.add(made.clock).complete = made.complete;
+            // A snapshot whose clock isn't later than all before tells nothing once it is gone.
+            with.add(made.clock + 1_000 * at as i64).complete = made.complete;
         }
         let kept = with.after(&with.decide(&policy, nanos(NOW)));
         for (made, decision) in kept.0.iter().zip(kept.decide(&policy, nanos(NOW))) {
