@@ -150,8 +150,11 @@ impl RetentionPolicy {
 
     /// Decides over all snapshots of one series, given in the order of their numbers, and answers in that order.
     ///
-    /// Where all clocks are believed, deciding again over what was kept keeps all of it. A policy should be
-    /// [valid](Self::validate); one that has no rule keeps the last complete snapshot and the newest one.
+    /// Where all clocks are believed, deciding again over what was kept keeps all of it. A clock that was behind stays
+    /// doubted when those before it are forgotten; one that was ahead, or in a future that has come, is doubted for as
+    /// long as what is left shows it.
+    ///
+    /// A policy should be [valid](Self::validate); one that has no rule keeps the last complete snapshot and the newest.
     pub fn decide(&self, snapshots: &[Dated<'_>], now: Timestamp) -> Vec<Decision> {
         let verdicts = trust::judge(snapshots, now);
         let mut kept = Kept::new(snapshots, &verdicts);

@@ -1,20 +1,23 @@
 //! Which snapshots' clocks can be believed.
 //!
 //! Snapshots are committed in the order of their numbers, so good clocks never
-//! go back. Of those that aren't in the future the longest sequence that never
-//! goes back is believed, and every other snapshot whose clock is not far from
-//! its place in it. So one bad clock is disbelieved, not all that it contradicts:
-//! neither a clock in 1970 nor one that was a year ahead makes the others
-//! doubtful. Between sequences of one length, that which begins with the lower
-//! numbers is believed. Where the wrong clocks are the more, the right ones are
-//! doubted: their snapshots are kept, and only space is lost by it.
+//! go back. Of those that aren't in the future the sequence that never goes back
+//! and has the most snapshots is believed, and every other snapshot whose clock
+//! is not far from its place in it. So one bad clock is disbelieved, not all that
+//! it contradicts: neither a clock in 1970 nor one that was a year ahead makes
+//! the others doubtful. Between sequences of equal weight, that which begins with
+//! the lower numbers is believed.
 //!
-//! A snapshot's stored time is just after that of a predecessor whose clock was
-//! later than its own. Where no snapshot has that clock any more, the one that
-//! had it is gone, yet still counts as a witness: forgetting a snapshot doesn't
-//! make the clock believable that it had shown to be behind.
+//! Snapshots that are gone still count, so that forgetting what a policy allows
+//! doesn't turn the verdict on what is left. How many they are is told by the
+//! numbers that are missing. Where their clocks stood is told by the stored time
+//! of the next one: it is just after the latest clock before it if that is later
+//! than its own. If a gone snapshot had that clock, all that are gone there speak
+//! for it, otherwise for the next one.
 //!
 //! Nothing here depends on the policy.
+
+use std::collections::BTreeMap;
 
 use super::Dated;
 use crate::clock::Timestamp;
@@ -40,6 +43,8 @@ struct Witness {
     clock: i64,
     /// Where its snapshot is; `None` if that is gone.
     snapshot: Option<usize>,
+    /// For how many snapshots it speaks.
+    weight: u64,
 }
 
 /// One verdict for each snapshot; they are in the order of their numbers.
@@ -47,8 +52,7 @@ pub(super) fn judge(snapshots: &[Dated<'_>], now: Timestamp) -> Vec<Verdict> {
     let latest = now.as_nanos().saturating_add(TOLERANCE);
     let mut witnesses = witnesses(snapshots);
     witnesses.retain(|witness| witness.clock <= latest);
-    let clocks: Vec<i64> = witnesses.iter().map(|witness| witness.clock).collect();
-    let believed = longest(&clocks);
+    let believed = heaviest(&witnesses);
 
     let mut verdicts = vec![Verdict::Future; snapshots.len()];
     let mut floor = i64::MIN;
@@ -75,61 +79,64 @@ pub(super) fn judge(snapshots: &[Dated<'_>], now: Timestamp) -> Vec<Verdict> {
     verdicts
 }
 
-/// The clocks of the snapshots, and before each that is the first to be later than its clock for a snapshot that is
-/// gone, the clock of that.
+/// The clocks of the snapshots and those that can be told of snapshots that are gone.
 fn witnesses(snapshots: &[Dated<'_>]) -> Vec<Witness> {
     let mut witnesses = Vec::with_capacity(snapshots.len());
-    let mut seen = i64::MIN;
+    let (mut number_before, mut time_before) = (0, i64::MIN);
     for (at, snapshot) in snapshots.iter().enumerate() {
         let (clock, time) = (snapshot.clock.as_nanos(), snapshot.time.as_nanos());
-        if time > clock.max(seen).saturating_add(TOLERANCE) {
-            // Each snapshot since then added a nanosecond, and there were no more of them than its number says.
-            let since = i64::try_from(snapshot.number).unwrap_or(i64::MAX);
-            seen = seen.max(time.saturating_sub(since));
-            witnesses.push(Witness { clock: seen, snapshot: None });
+        let gone = snapshot.number.saturating_sub(number_before).saturating_sub(1);
+        let nanos = i64::try_from(gone).unwrap_or(i64::MAX);
+        // Each snapshot that is behind the latest clock before it adds a nanosecond to the time before it.
+        let first_gone = time.saturating_sub(nanos);
+        let is_behind_gone = gone > 0 && first_gone > time_before.saturating_add(1);
+        if is_behind_gone && time > clock.saturating_add(TOLERANCE) {
+            witnesses.push(Witness { clock: first_gone, snapshot: None, weight: gone });
+            witnesses.push(Witness { clock, snapshot: Some(at), weight: 1 });
+        } else {
+            witnesses.push(Witness { clock, snapshot: Some(at), weight: gone.saturating_add(1) });
         }
-        witnesses.push(Witness { clock, snapshot: Some(at) });
-        seen = seen.max(clock);
+        (number_before, time_before) = (snapshot.number, time);
     }
     witnesses
 }
 
-/// Which of the clocks make up the longest sequence that never goes back; of several, that which begins first.
-fn longest(clocks: &[i64]) -> Vec<bool> {
-    let lengths = lengths(clocks);
-    let mut wanted = lengths.iter().copied().max().unwrap_or(0);
+/// Which of the witnesses make up the heaviest sequence that never goes back; of several, that which begins first.
+fn heaviest(witnesses: &[Witness]) -> Vec<bool> {
+    let weights = weights(witnesses);
+    let mut wanted = weights.iter().copied().max().unwrap_or(0);
     let mut previous = i64::MIN;
-    let mut take = |(length, clock): (&usize, &i64)| {
-        let taken = *length == wanted && *clock >= previous;
+    let mut take = |(weight, witness): (&u64, &Witness)| {
+        let taken = wanted > 0 && *weight == wanted && witness.clock >= previous;
         if taken {
-            wanted -= 1;
-            previous = *clock;
+            wanted = wanted.saturating_sub(witness.weight);
+            previous = witness.clock;
         }
         taken
     };
-    lengths.iter().zip(clocks).map(&mut take).collect()
+    weights.iter().zip(witnesses).map(&mut take).collect()
 }
 
-/// For each clock, how long the longest sequence is that begins with it and never goes back.
-fn lengths(clocks: &[i64]) -> Vec<usize> {
-    // At place n, the latest clock with which a sequence of n + 1 can begin: so they never rise.
-    let mut heads: Vec<i64> = Vec::new();
-    let mut lengths = vec![0; clocks.len()];
-    for (clock, length) in clocks.iter().zip(&mut lengths).rev() {
-        let following = heads.partition_point(|head| head >= clock);
-        match heads.get_mut(following) {
-            Some(head) => *head = *clock,
-            None => heads.push(*clock),
+/// For each witness, the weight of the heaviest sequence that begins with it and never goes back.
+fn weights(witnesses: &[Witness]) -> Vec<u64> {
+    // The clocks that sequences found so far begin with, and their weights: the later a clock the less, as one that is
+    // neither later nor heavier than another is of no use.
+    let mut heads: BTreeMap<i64, u64> = BTreeMap::new();
+    let mut weights = vec![0; witnesses.len()];
+    for (witness, weight) in witnesses.iter().zip(&mut weights).rev() {
+        let following = heads.range(witness.clock..).next().map_or(0, |(_, weight)| *weight);
+        *weight = witness.weight.saturating_add(following);
+        while let Some((clock, _)) = heads.range(..=witness.clock).next_back().filter(|(_, head)| *head <= weight) {
+            let clock = *clock;
+            heads.remove(&clock);
         }
-        *length = following + 1;
+        heads.insert(witness.clock, *weight);
     }
-    lengths
+    weights
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -146,7 +153,7 @@ mod tests {
             time = time.saturating_add(1).max(*clock);
             if !gone.contains(&at) {
                 let (time, clock) = (Timestamp::from_nanos(time), Timestamp::from_nanos(*clock));
-                snapshots.push(Dated { number: at as u64, time, clock, tags: &tags, complete: true });
+                snapshots.push(Dated { number: 1 + at as u64, time, clock, tags: &tags, complete: true });
             }
         }
         let letter = |verdict| match verdict {
@@ -169,7 +176,7 @@ mod tests {
             (&[100, 101, 102, 103][..], "...."),
             (&[100, 0, 101, 102], ".B.."),
             (&[100, 101, 0, 1, 102], "..BB."),
-            // More believe the 1970s than don't. All that is lost by it is space: the one that is right is kept.
+            // More speak for 1970 than against it.
             (&[100, 0, 1, 101], "A..."),
             (&[100, 900, 101, 102], ".F.."),
             (&[100, 109, 101, 102], ".A.."),
@@ -203,6 +210,9 @@ mod tests {
         assert_eq!(judged(&hours(&[100, 0, 100, 101]), &[0], now), "B..");
         // One that was ahead of four is gone as well; they stay believed.
         assert_eq!(judged(&hours(&[109, 100, 101, 102, 103]), &[0], now), "....");
+        // Most that showed others to be ahead or behind are gone.
+        assert_eq!(judged(&hours(&[108, 109, 100, 101, 102, 103]), &[2, 3, 4], now), "AA.");
+        assert_eq!(judged(&hours(&[97, 98, 99, 100, 0, 1, 101]), &[0, 1, 3], now), ".BB.");
         // One from the far future is gone: the times of all later ones still are there.
         assert_eq!(judged(&hours(&[900, 100, 101]), &[0], now), "..");
     }
@@ -214,20 +224,26 @@ mod tests {
         assert_eq!(judged(&clocks, &[], i64::MIN), ".FF.F");
     }
 
-    /// The longest sequence by trying all.
-    fn tried(clocks: &[i64]) -> usize {
-        let chosen =
-            |set: u32| clocks.iter().enumerate().filter(move |(at, _)| set >> at & 1 == 1).map(|(_, clock)| clock);
-        (0..1_u32 << clocks.len()).filter(|set| chosen(*set).is_sorted()).map(u32::count_ones).max().unwrap() as usize
+    /// The weight of the heaviest sequence by trying all.
+    fn tried(witnesses: &[(i64, u64)]) -> u64 {
+        let chosen = |set: u32| {
+            let sequence =
+                witnesses.iter().enumerate().filter(|(at, _)| set >> at & 1 == 1).map(|(_, witness)| *witness);
+            sequence.collect::<Vec<_>>()
+        };
+        let sequences = (0..1_u32 << witnesses.len()).map(chosen);
+        let rising = sequences.filter(|sequence| sequence.is_sorted_by_key(|(clock, _)| *clock));
+        rising.map(|sequence| sequence.iter().map(|(_, weight)| weight).sum()).max().unwrap()
     }
 
     proptest! {
         #[test]
-        fn the_longest_sequence_is_found(clocks in prop::collection::vec(0..6_i64, 0..10)) {
-            let taken = longest(&clocks);
-            let sequence: Vec<i64> = clocks.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(clock, _)| *clock).collect();
-            prop_assert!(sequence.is_sorted());
-            prop_assert_eq!(sequence.len(), tried(&clocks));
+        fn the_heaviest_sequence_is_found(pairs in prop::collection::vec((0..6_i64, 1..4_u64), 0..10)) {
+            let witness = |(clock, weight): &(i64, u64)| Witness { clock: *clock, snapshot: None, weight: *weight };
+            let taken = heaviest(&pairs.iter().map(witness).collect::<Vec<_>>());
+            let sequence: Vec<_> = pairs.iter().zip(&taken).filter(|(_, taken)| **taken).map(|(pair, _)| *pair).collect();
+            prop_assert!(sequence.is_sorted_by_key(|(clock, _)| *clock));
+            prop_assert_eq!(sequence.iter().map(|(_, weight)| weight).sum::<u64>(), tried(&pairs));
         }
     }
 }

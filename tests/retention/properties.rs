@@ -120,7 +120,9 @@ proptest! {
         let found: Vec<_> = believed.iter().map(|(_, decision)| rules(decision)).collect();
         prop_assert_eq!(&found, &kept_by(&policy, &others));
         // Nor would it be otherwise had there never been any.
-        others.0.iter_mut().for_each(|made| made.time = made.clock);
+        for (number, made) in (1..).zip(&mut others.0) {
+            (made.number, made.time) = (number, made.clock);
+        }
         let alone: Vec<_> = others.decide(&policy, nanos(NOW)).iter().map(rules).collect();
         prop_assert_eq!(found, alone);
     }
@@ -178,17 +180,19 @@ proptest! {
     }
 
     #[test]
-    fn a_clock_that_was_behind_is_doubted_still_when_others_are_forgotten(
-        policy in policies(), series in good(), place in any::<prop::sample::Index>(),
+    fn clocks_that_were_behind_are_doubted_still_when_others_are_forgotten(
+        policy in policies(), series in good(), place in any::<prop::sample::Index>(), count in 1..5_usize,
     ) {
-        prop_assume!(series.0.len() > 1);
-        let behind = 1 + place.index(series.0.len() - 1);
+        prop_assume!(series.0.len() > count);
+        // No more of them than there were before.
+        let behind = count + place.index(series.0.len() - count);
         let mut with = Series::default();
         for (at, made) in series.0.iter().enumerate() {
-            if at == behind {
-                with.add(nanos("1970-01-01T00:00:09Z")).tags.insert("bad".to_owned(), String::new());
+            for hour in (0..5).take(if at == behind { count } else { 0 }) {
+                with.add(hour * HOUR).tags.insert("bad".to_owned(), String::new());
             }
-            with.add(made.clock).complete = made.complete;
+            // A snapshot whose clock isn't later than all before tells nothing once it is gone.
+            with.add(made.clock + 1_000 * at as i64).complete = made.complete;
         }
         let kept = with.after(&with.decide(&policy, nanos(NOW)));
         for (made, decision) in kept.0.iter().zip(kept.decide(&policy, nanos(NOW))) {
