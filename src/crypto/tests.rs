@@ -1,12 +1,22 @@
 //! Known answers for every derived key, a second implementation of sealing, and messages out of their place.
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 use super::*;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::testing::{assert_golden, each_damage, fixed, keyring, stranger};
 
-const KINDS: [Kind; 6] = [Kind::Config, Kind::KeySlot, Kind::Pack, Kind::Index, Kind::Registration, Kind::Snapshot];
+const KINDS: [Kind; 8] = [
+    Kind::Config,
+    Kind::KeySlot,
+    Kind::Pack,
+    Kind::Index,
+    Kind::Registration,
+    Kind::Snapshot,
+    Kind::Collection,
+    Kind::Kept,
+];
 const PARTS: [Part; 6] = [Part::Body, Part::Data, Part::Nodes, Part::Footer, Part::Page, Part::PackTable];
 
 /// The first two buffers of the fixed surroundings, which are the keyring's secrets.
@@ -33,11 +43,41 @@ fn derived_keys_have_known_answers() {
     assert_golden("derived-keys", &answers.concat());
 }
 
+/// What follows the generations in the keyring: the seed, if it is there, and the public key.
+fn administrator() -> Vec<u8> {
+    let surroundings = fixed();
+    let [_, _, seed]: [[u8; 32]; 3] = [surroundings.random(), surroundings.random(), surroundings.random()];
+    let pair = Ed25519KeyPair::from_seed_unchecked(&seed).unwrap();
+    [&[1][..], &seed, pair.public_key().as_ref()].concat()
+}
+
+#[test]
+fn only_the_administrator_signs_and_everyone_can_tell() {
+    let (keyring, other) = (keyring(), stranger());
+    let append_only = keyring.append_only();
+    assert!(!keyring.is_append_only() && append_only.is_append_only());
+    let signature = keyring.sign(b"a list").unwrap();
+    for holder in [&keyring, &append_only] {
+        assert!(holder.is_signed(b"a list", &signature));
+        assert!(!holder.is_signed(b"a lisp", &signature) && !holder.is_signed(b"a list", &[0; 64]));
+        assert!(!holder.is_signed(b"a list", &other.sign(b"a list").unwrap()));
+    }
+    assert!(matches!(append_only.sign(b"a list"), Err(Error::AppendOnly { .. })));
+    assert!(append_only.require_administrator("forget").is_err() && keyring.require_administrator("forget").is_ok());
+    // It seals and opens like the other.
+    assert_eq!(append_only.chunk_id().id(b"x"), keyring.chunk_id().id(b"x"));
+    let read = Keyring::from_bytes(&append_only.to_bytes(), "it").unwrap();
+    assert!(read.is_append_only() && read.is_signed(b"a list", &signature));
+}
+
 /// The derivations again, from their description alone.
 #[test]
 fn derived_keys_are_what_the_format_says() {
     let (keyring, [identity, sealing]) = (keyring(), secrets());
-    assert_eq!(keyring.to_bytes().to_vec(), [&identity[..], &[1], &sealing].concat());
+    let administrator = administrator();
+    assert_eq!(keyring.to_bytes().to_vec(), [&identity[..], &[1], &sealing, &administrator].concat());
+    let append_only = [&identity[..], &[1], &sealing, &[0], &administrator[33..]].concat();
+    assert_eq!(keyring.append_only().to_bytes().to_vec(), append_only);
     let keyed = |context: &str, message: &[u8]| blake3::keyed_hash(&blake3::derive_key(context, &identity), message);
     assert_eq!(keyring.chunk_id().id(b"x").as_bytes()[..], keyed("backstop v1 chunk id", b"x").as_bytes()[..20]);
     assert_eq!(keyring.node_id().id(b"x").as_bytes()[..], keyed("backstop v1 node id", b"x").as_bytes()[..20]);
@@ -134,7 +174,7 @@ fn a_message_opens_in_its_place_alone() {
 #[test]
 fn generations_are_told_apart() {
     let [identity, first] = secrets();
-    let encoded = [&identity[..], &[2], &first, &[9; 32]].concat();
+    let encoded = [&identity[..], &[2], &first, &[9; 32], &administrator()].concat();
     let rotated = Keyring::from_bytes(&encoded, "it").unwrap();
     let surroundings = fixed();
     let mut sealer = rotated.sealer(Kind::Snapshot, &surroundings);
@@ -160,8 +200,11 @@ fn keyrings_are_decoded_with_care() {
     }
     assert!(Keyring::from_bytes(&[&sound[..], &[0]].concat(), "it").is_err());
     assert!(Keyring::from_bytes(&[0; 33], "it").is_err(), "no generation");
-    let many = [&[0; 32][..], &[251, 0x01, 0x10], &vec![0; 4097 * 32]].concat();
+    let many = [&[0; 32][..], &[251, 0x01, 0x10], &vec![0; 4097 * 32], &administrator()].concat();
     assert!(Keyring::from_bytes(&many, "it").is_err(), "too many generations");
+    let mut two = sound.to_vec();
+    *two.last_mut().unwrap() ^= 1;
+    assert!(Keyring::from_bytes(&two, "it").is_err(), "the public half is another's");
 }
 
 #[test]
@@ -170,7 +213,7 @@ fn kinds_have_numbers() {
         assert_eq!(kind as u8, number);
         assert_eq!(Kind::from_number(number), Some(kind));
     }
-    assert!([0, 8, 255].iter().all(|number| Kind::from_number(*number).is_none()));
+    assert!([0, 9, 255].iter().all(|number| Kind::from_number(*number).is_none()));
     assert_eq!(PARTS.map(|part| part as u8), [0, 1, 2, 3, 4, 5]);
 }
 

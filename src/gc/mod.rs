@@ -24,8 +24,6 @@ mod mark;
 mod marks;
 mod rescue;
 mod survey;
-#[cfg(test)]
-mod tests;
 mod writers;
 
 use std::sync::Arc;
