@@ -27,7 +27,7 @@ use crate::codec::{Decode, Encode};
 use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, WriterId};
+use crate::id::{BlobId, ObjectId, WriterId};
 use crate::index::{Index, PackRef, PackRow, RecentPack, SegmentBuilder};
 use crate::layout::Name;
 use crate::pack::{Block, BlockKind, CompressedBlock, Hint, SealedPack, TRAILER_LEN, seal_pack};
@@ -187,6 +187,8 @@ pub(crate) struct BlobWriter {
     /// Packs of the snapshots before that no segment describes.
     adopted: Vec<PackRef>,
     evidence: Arc<Evidence>,
+    /// All packs that were uploaded.
+    packs: Vec<ObjectId>,
     stats: WriteStats,
 }
 
@@ -210,6 +212,7 @@ impl BlobWriter {
             undescribed: Vec::new(),
             adopted: Vec::new(),
             evidence,
+            packs: Vec::new(),
             stats: WriteStats::default(),
         }
     }
@@ -237,6 +240,11 @@ impl BlobWriter {
     /// What has been stored so far; blobs still on their way are counted, their packs aren't.
     pub(crate) fn stats(&self) -> WriteStats {
         self.stats
+    }
+
+    /// The packs that were uploaded so far.
+    pub(crate) fn packs(&self) -> &[ObjectId] {
+        &self.packs
     }
 
     /// Whether nothing is stored.
@@ -442,6 +450,7 @@ impl BlobWriter {
         self.stats.packs += 1;
         self.stats.stored_bytes += u64::from(recent.pack.length);
         self.evidence.uploaded(recent.pack.id);
+        self.packs.push(recent.pack.id);
         self.ascent.uploaded(&recent, &self.parts.memory);
         self.undescribed.push(Arc::new(recent));
         Ok(())

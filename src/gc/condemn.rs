@@ -7,13 +7,13 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::blobs::{Condemned, list_packs};
 use crate::collection::{Authority, Collections, Plan, Standing, State};
-use crate::cpu;
 use crate::error::{Error, Result};
 use crate::gc::marks::Marks;
-use crate::gc::survey::{Doubled, Survey, kept_places};
-use crate::gc::{GcReport, PackReason};
+use crate::gc::survey::Survey;
+use crate::gc::{GcReport, PackFate, PackReason};
 use crate::id::{BlobId, ObjectId};
-use crate::merge::MergeReport;
+use crate::index::RecentPack;
+use crate::merge::{Copied, MergeReport};
 use crate::repository::Repository;
 
 /// What is copied at a time, in bytes of packs: nodes with children are held in memory meanwhile.
@@ -34,14 +34,16 @@ impl Repository {
         let mut going: HashSet<ObjectId> = fates.iter().map(|fate| fate.pack).collect();
         let rewritten = fates.iter().filter(|fate| fate.reason != PackReason::Unneeded);
         let rewritten: Vec<_> = rewritten.map(|fate| (fate.pack, fate.bytes)).collect();
+        let mut own = HashSet::new();
         for batch in batches(rewritten) {
             let copied = self.copy_needed(&batch, &marks, &going, report).await?;
+            own.extend(copied.written);
             // What can't be read is no reason to delete it.
-            batch.iter().filter(|(pack, _)| !copied.contains(pack)).for_each(|(pack, _)| {
+            batch.iter().filter(|(pack, _)| !copied.packs.contains(pack)).for_each(|(pack, _)| {
                 going.remove(pack);
             });
         }
-        self.spare_what_is_needed(&marks, &mut going).await?;
+        self.spare_what_is_needed(&marks, &own, &mut going, fates).await?;
 
         let gone: BTreeSet<ObjectId> = going.iter().copied().collect();
         let mut merged = BTreeSet::new();
@@ -63,14 +65,14 @@ impl Repository {
         }
     }
 
-    /// Copies what is needed of some packs and isn't in one that stays; the packs that were read.
+    /// Copies what is needed of some packs and isn't in one that stays.
     async fn copy_needed(
         &self,
         packs: &[(ObjectId, u64)],
         marks: &Arc<Marks>,
         going: &HashSet<ObjectId>,
         report: &mut GcReport,
-    ) -> Result<BTreeSet<ObjectId>> {
+    ) -> Result<Copied> {
         let there = list_packs(self.store()).await?;
         let (marks, going, index) = (Arc::clone(marks), going.clone(), Arc::clone(self.index()));
         let is_wanted = move |id: &BlobId| {
@@ -83,54 +85,84 @@ impl Repository {
         Ok(copied)
     }
 
-    /// Takes packs off the list of those that go unless everything that is needed of them is in one that stays.
+    /// Takes packs off those that go unless everything that is needed of them is in one that stays.
     ///
-    /// What a segment says of the other copy isn't believed: it is read. Whoever can add could have written it.
-    async fn spare_what_is_needed(&self, marks: &Arc<Marks>, going: &mut HashSet<ObjectId>) -> Result<()> {
+    /// What is in them their footers say, and the copies are read, unless they were made just now: what segments say of
+    /// either could have been written by whoever can add.
+    async fn spare_what_is_needed(
+        &self,
+        marks: &Marks,
+        own: &HashSet<ObjectId>,
+        going: &mut HashSet<ObjectId>,
+        fates: Vec<PackFate>,
+    ) -> Result<()> {
         let there = list_packs(self.store()).await?;
-        let (marks, index, doomed) = (Arc::clone(marks), Arc::clone(self.index()), going.clone());
-        let looked = cpu::block(move || {
-            let (mut spared, mut doubled) = (HashSet::new(), Vec::new());
-            marks.for_each(|id, is_needed, places| {
-                if !is_needed {
-                    return Ok(());
-                }
-                let (stay, go) = kept_places(places, &there, &doomed);
-                let go: Vec<_> = go.into_iter().map(|location| location.pack.id).collect();
-                if go.is_empty() {
-                    return Ok(());
-                }
-                // One that was copied just now was verified when its pack was sealed.
-                let stays = |pack: &ObjectId| there.contains(pack) && !doomed.contains(pack);
-                if !stay.is_empty() {
-                    doubled.push(Doubled { id: *id, stay, go });
-                } else if index.find_in(id, stays)?.is_none() {
-                    spared.extend(go);
-                }
-                Ok(())
-            })?;
-            Ok((spared, doubled))
-        });
-        let (mut spared, doubled) = looked.await?;
-        let mut read = futures::stream::iter(doubled).map(|doubled| self.lacks_copy(doubled)).buffer_unordered(READS);
-        while let Some(lacking) = read.try_next().await? {
-            spared.extend(lacking);
+        let ground = Ground { marks, own, there: &there, going: &*going };
+        let fates = fates.into_iter().filter(|fate| ground.going.contains(&fate.pack));
+        let mut looked = futures::stream::iter(fates).map(|fate| self.may_go(fate, &ground)).buffer_unordered(READS);
+        let mut spared = Vec::new();
+        while let Some((pack, may_go)) = looked.try_next().await? {
+            if !may_go {
+                spared.push(pack);
+            }
         }
-        going.retain(|pack| !spared.contains(pack));
+        drop(looked);
+        spared.iter().for_each(|pack| {
+            going.remove(pack);
+        });
         Ok(())
     }
 
-    /// Reads the copies of a blob that stay until one is sound; if none is, the packs that must not go.
-    async fn lacks_copy(&self, doubled: Doubled) -> Result<Vec<ObjectId>> {
-        let Doubled { id, stay, go } = doubled;
-        for location in stay {
-            match self.reader().read_at(location.place.kind, &id, &location).await {
-                Ok(_) => return Ok(Vec::new()),
-                Err(error @ Error::Store { .. }) => return Err(error),
-                Err(error) => tracing::warn!(%id, pack = %location.pack.id, %error, "a copy isn't what it should be"),
+    async fn may_go(&self, fate: PackFate, ground: &Ground<'_>) -> Result<(ObjectId, bool)> {
+        let PackFate { pack, bytes, .. } = fate;
+        let footer = match RecentPack::read(pack, bytes, self.store(), self.keyring()).await {
+            Ok(footer) => footer,
+            Err(error @ Error::Store { .. }) => return Err(error),
+            Err(error) => {
+                tracing::warn!(%pack, %error, "a pack that isn't needed can't be read, and is left alone");
+                return Ok((pack, false));
+            }
+        };
+        for id in footer.ids() {
+            if ground.marks.is_marked(&id)? && !self.has_copy(&id, ground).await? {
+                tracing::warn!(%pack, %id, "a pack is kept, since a copy of what is in it isn't what it should be");
+                return Ok((pack, false));
             }
         }
-        Ok(go)
+        Ok((pack, true))
+    }
+
+    /// Whether a blob is in a pack that stays.
+    async fn has_copy(&self, id: &BlobId, ground: &Ground<'_>) -> Result<bool> {
+        let mut places = self.index().places(id)?;
+        places.extend(ground.marks.places(id)?);
+        if places.iter().any(|location| ground.own.contains(&location.pack.id)) {
+            return Ok(true);
+        }
+        places.retain(|location| ground.stays(&location.pack.id));
+        for location in places {
+            match self.reader().read_at(location.place.kind, id, &location).await {
+                Ok(_) => return Ok(true),
+                Err(error @ Error::Store { .. }) => return Err(error),
+                Err(error) => tracing::warn!(%id, pack = %location.pack.id, %error, "a copy can't be read"),
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// Which packs stay.
+struct Ground<'a> {
+    marks: &'a Marks,
+    /// Packs that this collection has written.
+    own: &'a HashSet<ObjectId>,
+    there: &'a HashSet<ObjectId>,
+    going: &'a HashSet<ObjectId>,
+}
+
+impl Ground<'_> {
+    fn stays(&self, pack: &ObjectId) -> bool {
+        self.there.contains(pack) && !self.going.contains(pack)
     }
 }
 

@@ -98,6 +98,15 @@ impl Marks {
         Ok(false)
     }
 
+    /// Everywhere where a blob is.
+    pub(super) fn places(&self, id: &BlobId) -> Result<Vec<Location>> {
+        let mut places = Vec::new();
+        for table in &self.tables {
+            places.extend(table.segment.find_local(id)?);
+        }
+        Ok(places)
+    }
+
     /// Tells of every blob once, in the order of ids: whether it is needed, and everywhere where it is.
     pub(super) fn for_each(&self, mut visit: impl FnMut(&BlobId, bool, &[Place]) -> Result<()>) -> Result<()> {
         let mut lists: Vec<_> = self.tables.iter().map(|table| table.segment.entries().zip(0u64..)).collect();

@@ -24,6 +24,8 @@ mod mark;
 mod marks;
 mod rescue;
 mod survey;
+#[cfg(test)]
+mod tests;
 mod writers;
 
 use std::sync::Arc;

@@ -121,9 +121,12 @@ struct Ground {
 }
 
 impl Ground {
+    /// Whether a blob is in packs that stay and in none that goes. Where it is in both it is stored again: what a
+    /// segment says of the one that stays isn't believed.
     fn is_safe(&self, id: &BlobId) -> Result<bool> {
-        let stays = |pack: &ObjectId| self.there.contains(pack) && !self.condemned.contains(pack);
-        Ok(self.index.find_in(id, stays)?.is_some())
+        let mut places = self.index.places(id)?;
+        places.retain(|location| self.there.contains(&location.pack.id));
+        Ok(!places.is_empty() && !places.iter().any(|location| self.condemned.contains(&location.pack.id)))
     }
 }
 

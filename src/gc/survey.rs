@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::gc::mark::Strictness;
 use crate::gc::marks::{Marks, Place};
 use crate::gc::{GcOptions, PackFate, PackReason};
-use crate::id::{BlobId, ObjectId, SeriesTag, WriterId};
+use crate::id::{ObjectId, SeriesTag, WriterId};
 use crate::index::{Location, RecentPack, Segment, SegmentBuilder, Want};
 use crate::kept::Newest;
 use crate::layout::{self, Name, SnapshotName};
@@ -180,14 +180,20 @@ impl Repository {
                 Err(error) => tracing::warn!(pack = %id, %error, "a pack that no segment describes can't be read"),
             }
             if blobs >= SPARE_BLOBS {
-                tables.push(self.table(std::mem::take(&mut builder)).await?);
+                self.add_tables(std::mem::take(&mut builder), &mut tables).await?;
                 blobs = 0;
             }
         }
-        if !builder.is_empty() {
-            tables.push(self.table(builder).await?);
-        }
+        self.add_tables(builder, &mut tables).await?;
         Ok(tables)
+    }
+
+    async fn add_tables(&self, mut builder: SegmentBuilder, tables: &mut Vec<Arc<Segment>>) -> Result<()> {
+        while !builder.is_empty() {
+            let doubled = builder.split_doubled()?;
+            tables.push(self.table(std::mem::replace(&mut builder, doubled)).await?);
+        }
+        Ok(())
     }
 
     async fn table(&self, builder: SegmentBuilder) -> Result<Arc<Segment>> {
@@ -382,21 +388,4 @@ fn in_packs(places: &[Place], there: &HashMap<ObjectId, u64>) -> Vec<Location> {
         }
     }
     found
-}
-
-/// Where a blob is kept, given which packs are there and which of them go; the others.
-pub(super) fn kept_places(
-    places: &[Place],
-    there: &HashSet<ObjectId>,
-    going: &HashSet<ObjectId>,
-) -> (Vec<Location>, Vec<Location>) {
-    let present = places.iter().map(|place| place.location).filter(|location| there.contains(&location.pack.id));
-    present.partition(|location| !going.contains(&location.pack.id))
-}
-
-/// A blob of which one copy goes while another stays.
-pub(super) struct Doubled {
-    pub(super) id: BlobId,
-    pub(super) stay: Vec<Location>,
-    pub(super) go: Vec<ObjectId>,
 }

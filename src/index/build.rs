@@ -56,6 +56,28 @@ impl SegmentBuilder {
         self.entries.is_empty()
     }
 
+    /// Takes out what was added of blobs that were added before in another pack: a segment has each blob once.
+    ///
+    /// None is dropped, since it isn't known which of them is what it should be.
+    pub(crate) fn split_doubled(&mut self) -> Result<Self> {
+        self.entries.sort_by_key(|entry| entry.id);
+        let (mut once, mut doubled) = (Vec::<Entry>::with_capacity(self.entries.len()), Self::default());
+        for entry in std::mem::take(&mut self.entries) {
+            match once.last() {
+                Some(first) if first.id == entry.id => {
+                    let pack = |entry: &Entry| self.rows.get(entry.row as usize).copied();
+                    if let Some(row) = pack(&entry).filter(|row| pack(first).is_none_or(|first| first.id != row.id)) {
+                        let Entry { id, place, at, length, .. } = entry;
+                        doubled.add_blob(id, &Location { pack: row, place, at, length })?;
+                    }
+                }
+                _ => once.push(entry),
+            }
+        }
+        self.entries = once;
+        Ok(doubled)
+    }
+
     /// The segment's bytes; a blob that was added twice keeps its first place.
     pub(crate) fn seal(mut self, keyring: &Keyring, surroundings: &Surroundings) -> Result<Vec<u8>> {
         self.entries.sort_by_key(|entry| entry.id);

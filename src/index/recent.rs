@@ -237,6 +237,15 @@ impl Recent {
         self.find_in(id, &|_| true)
     }
 
+    /// Everywhere where a blob is, by the footers that have been read.
+    pub(super) fn find_all(&self, id: &BlobId) -> Vec<Location> {
+        let found = self.packs.values().filter_map(|state| match state {
+            State::Read(pack) => pack.find(id),
+            _ => None,
+        });
+        found.collect()
+    }
+
     /// The same, but only in packs that are `sound`.
     pub(super) fn find_in(&self, id: &BlobId, sound: &impl Fn(&ObjectId) -> bool) -> Option<Location> {
         self.order.iter().rev().filter(|pack| sound(pack)).find_map(|pack| match self.packs.get(pack) {

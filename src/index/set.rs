@@ -196,11 +196,16 @@ impl Index {
         self.recent.read().unwrap_or_else(PoisonError::into_inner).is_gone(pack)
     }
 
-    /// Stores a segment, unless it would be empty, and makes it known.
-    pub(crate) async fn publish(&self, builder: SegmentBuilder, surroundings: &Surroundings) -> Result<()> {
-        if builder.is_empty() {
-            return Ok(());
+    /// Stores a segment, unless it would be empty, and makes it known; one more where blobs are in several packs.
+    pub(crate) async fn publish(&self, mut builder: SegmentBuilder, surroundings: &Surroundings) -> Result<()> {
+        while !builder.is_empty() {
+            let doubled = builder.split_doubled()?;
+            self.publish_one(std::mem::replace(&mut builder, doubled), surroundings).await?;
         }
+        Ok(())
+    }
+
+    async fn publish_one(&self, builder: SegmentBuilder, surroundings: &Surroundings) -> Result<()> {
         let (keyring, surroundings) = (Arc::clone(&self.keyring), surroundings.clone());
         let bytes = Bytes::from(cpu::start(move || builder.seal(&keyring, &surroundings)).await?);
         let id = object::object_id(&bytes);
@@ -237,6 +242,15 @@ impl Index {
             }
         }
         Ok(None)
+    }
+
+    /// Everywhere where `id` is according to the segments and footers at hand.
+    pub(crate) fn places(&self, id: &BlobId) -> Result<Vec<Location>> {
+        let mut places = self.recent.read().unwrap_or_else(PoisonError::into_inner).find_all(id);
+        for segment in self.segments().iter().filter(|segment| !segment.is_remote()) {
+            places.extend(segment.find_local(id)?);
+        }
+        Ok(places)
     }
 
     /// Where each of `ids`, which are sorted, is according to the first segment that knows it.

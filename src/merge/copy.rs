@@ -24,6 +24,15 @@ use crate::tree;
 /// Packs read at a time.
 const READ: usize = 4;
 
+/// What came of copying.
+#[derive(Default)]
+pub(crate) struct Copied {
+    /// The packs that were copied: one that is gone, or damaged, isn't among them.
+    pub(crate) packs: BTreeSet<ObjectId>,
+    /// The packs that were written.
+    pub(crate) written: Vec<ObjectId>,
+}
+
 /// Whether a blob is to be copied.
 pub(crate) type IsWanted = dyn Fn(&BlobId) -> Result<bool> + Send + Sync;
 
@@ -37,18 +46,15 @@ struct Opened {
 }
 
 impl Repository {
-    /// Stores the blobs of `packs` that are wanted again, together, with a segment that describes them; the packs that
-    /// are copied.
-    ///
-    /// One that is gone, or damaged, isn't among them.
+    /// Stores the blobs of `packs` that are wanted again, together, with a segment that describes them.
     pub(crate) async fn copy_packs(
         &self,
         packs: &[(ObjectId, u64)],
         is_wanted: Arc<IsWanted>,
         report: &mut MergeReport,
-    ) -> Result<BTreeSet<ObjectId>> {
+    ) -> Result<Copied> {
         if packs.is_empty() {
-            return Ok(BTreeSet::new());
+            return Ok(Copied::default());
         }
         // No snapshot depends on the copies before a collection has condemned the originals, so there is nothing to
         // register for.
@@ -79,7 +85,7 @@ impl Repository {
         let written = writer.stats();
         report.packs_written += written.packs;
         report.bytes_written += written.stored_bytes;
-        Ok(copied)
+        Ok(Copied { packs: copied, written: writer.packs().to_vec() })
     }
 
     /// Remembers where nodes lie, so that those that refer to them are stored with hints.

@@ -25,6 +25,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+pub(crate) use copy::Copied;
+
 use crate::blobs::Condemned;
 use crate::collection::{Authority, Collections, Plan, State};
 use crate::error::Result;
@@ -148,7 +150,7 @@ impl Repository {
                 State::Open(_) => return Ok(report),
             }
         };
-        let copied = self.copy_packs(&plan.chosen_packs, Arc::new(|_| Ok(true)), &mut report).await?;
+        let copied = self.copy_packs(&plan.chosen_packs, Arc::new(|_| Ok(true)), &mut report).await?.packs;
         let merged = self.merge_segments(&plan.chosen_segments, &copied).await?;
         if copied.is_empty() && merged.is_empty() {
             return Ok(report);
