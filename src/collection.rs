@@ -80,8 +80,6 @@ pub(crate) struct Plan {
 pub(crate) struct Ended {
     /// Numbers that a writer that was fenced may yet put its record at, so that none of them is ever freed.
     pub(crate) pinned: Vec<Numbers>,
-    /// Of the records that were condemned, those that could not be deleted.
-    pub(crate) left: Vec<Numbers>,
 }
 
 /// Runs of numbers of a series, from a first to a last one, ascending and apart.
@@ -329,7 +327,7 @@ impl Plan {
 
 impl Ended {
     fn is_sound(&self) -> bool {
-        are_sound(&self.pinned) && are_sound(&self.left)
+        are_sound(&self.pinned)
     }
 }
 

@@ -174,13 +174,15 @@ impl Repository {
         if options.policy.is_some() && options.series.is_empty() {
             return self.snapshots(None).await;
         }
-        let named = options.snapshots.iter().map(|(series, _)| series);
-        let mut series: Vec<_> = named.chain(options.policy.iter().flat_map(|_| &options.series)).collect();
+        let mut series: Vec<String> = options.snapshots.iter().map(|(series, _)| series.clone()).collect();
+        if options.policy.is_some() {
+            series.extend(options.series.iter().cloned());
+        }
         series.sort_unstable();
         series.dedup();
         let mut snapshots = Vec::new();
         for series in series {
-            snapshots.extend(self.snapshots(Some(series)).await?);
+            snapshots.extend(self.snapshots(Some(&series)).await?);
         }
         Ok(snapshots)
     }

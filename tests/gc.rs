@@ -442,3 +442,19 @@ async fn a_damaged_snapshot_stops_the_collection_until_it_is_forgotten() {
         assert_eq!(&contents(&repository, snapshot).await, expected);
     }
 }
+
+#[tokio::test]
+async fn operations_can_be_spawned() {
+    let store = memory();
+    let repository = create(&store).await;
+    life(&repository, 2).await;
+    let life = tokio::spawn(async move {
+        let options = ForgetOptions::default().with_snapshot("default", 1);
+        repository.forget(&repository.plan_forget(&options).await?).await?;
+        repository.undelete("default", 1).await?;
+        repository.forgotten(None).await?;
+        let plan = repository.plan_gc(&hasty()).await?;
+        repository.gc(plan, quiet()).await
+    });
+    assert!(life.await.unwrap().unwrap().finished);
+}

@@ -120,7 +120,10 @@ impl Repository {
             let read = self.store().get(&name.to_string(), SLOT_MAX).await;
             match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
                 Ok(slot) if slot.repository() == self.id() => sound += 1,
-                Ok(_) => findings.add_new(FindingKind::Inconsistent, name, "it belongs to another repository"),
+                Ok(_) => {
+                    let problem = "it belongs to another repository, or to one whose creation was cut off here";
+                    findings.add_new(FindingKind::Leftover, name, problem);
+                }
                 // It was removed since it was listed.
                 Err(Error::NotFound { .. }) => {}
                 Err(error) => findings.add_error(error)?,

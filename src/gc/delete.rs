@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::blobs::{Condemned, list_packs};
-use crate::collection::{Collections, Numbers, Plan};
+use crate::collection::{Collections, Ended, Numbers, Plan};
 use crate::error::{Error, Result};
 use crate::gc::GcReport;
 use crate::gc::writers::Fence;
@@ -36,11 +36,12 @@ impl Repository {
             return Ok(());
         }
         let mut ended = plan.inherited.clone();
-        ended.left = self.delete_records(&plan, report).await?;
         for Fence { tag, run, .. } in &fences {
             Numbers::add(&mut ended.pinned, *tag, *run);
         }
+        self.delete_records(&plan, &ended, report).await?;
         self.tidy_lists(report).await?;
+        self.tidy_slots(report).await?;
         report.temporary_files = self.store().sweep_temporary(self.surroundings().clock.now()).await?;
         collections.end(number, ended).await?;
         // Only now that it is written down where their records may yet be put.
@@ -80,23 +81,15 @@ impl Repository {
         Ok(())
     }
 
-    /// Deletes the records of snapshots that were forgotten; those that can't be, now or before.
-    async fn delete_records(&self, plan: &Plan, report: &mut GcReport) -> Result<Vec<Numbers>> {
-        let names = self.timelines().names(None).await?;
-        let (records, left) = (&plan.records, &plan.inherited.left);
-        let doomed = names.into_iter().filter(|name| Numbers::contain(records, &name.tag, name.number));
-        let mut stay = Vec::new();
-        for name in doomed {
-            if self.remove(Name::Snapshot(name), report).await? {
-                report.records_deleted += 1;
-            } else {
-                stay.push((name.tag, name.number));
+    /// Deletes the records of snapshots that were forgotten, but for those whose place a fenced writer may yet take.
+    async fn delete_records(&self, plan: &Plan, ended: &Ended, report: &mut GcReport) -> Result<()> {
+        for name in self.timelines().names(None).await? {
+            let is_condemned = Numbers::contain(&plan.records, &name.tag, name.number);
+            if is_condemned && !Numbers::contain(&ended.pinned, &name.tag, name.number) {
+                report.records_deleted += u64::from(self.remove(Name::Snapshot(name), report).await?);
             }
         }
-        let still = |numbers: &&Numbers| !records.iter().any(|other| other.tag == numbers.tag);
-        let mut stay = Numbers::gather(stay);
-        stay.extend(left.iter().filter(still).cloned());
-        Ok(stay)
+        Ok(())
     }
 
     /// Deletes lists of what counts that newer ones replace.
@@ -107,6 +100,16 @@ impl Repository {
                 && newest.get(&tag).is_some_and(|newest| number < newest.number)
             {
                 self.remove(name, report).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes key slots that open another repository: a creation that was cut off leaves one behind.
+    async fn tidy_slots(&self, report: &mut GcReport) -> Result<()> {
+        for (id, slot) in self.slots().await? {
+            if slot.repository() != self.id() && id != self.slot() {
+                self.remove(Name::Key(id), report).await?;
             }
         }
         Ok(())

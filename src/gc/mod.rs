@@ -141,6 +141,8 @@ pub struct GcPlan {
     pub spared_packs: u64,
     /// Index segments that are rewritten.
     pub segments: u64,
+    /// Registrations of writers that would be fenced, and lists of what counts that newer ones replace.
+    pub leftovers: u64,
     options: GcOptions,
     before: Standing,
     survey: Option<Survey>,
@@ -154,7 +156,7 @@ impl GcPlan {
 
     /// Whether there is something to do.
     pub fn is_due(&self) -> bool {
-        self.unfinished.is_some() || !self.packs.is_empty() || self.segments > 0 || self.forgotten > 0
+        self.unfinished.is_some() || !self.packs.is_empty() || self.segments + self.forgotten + self.leftovers > 0
     }
 }
 
@@ -301,6 +303,7 @@ impl GcPlan {
             packs: Vec::new(),
             spared_packs: 0,
             segments: 0,
+            leftovers: 0,
             options,
             before,
             survey: None,
@@ -319,6 +322,7 @@ impl GcPlan {
             packs: survey.fates.clone(),
             spared_packs: survey.spared,
             segments: survey.segments.len() as u64,
+            leftovers: survey.leftovers,
             options,
             before,
             survey: Some(survey),

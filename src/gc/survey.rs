@@ -29,8 +29,11 @@ const CONCURRENCY: usize = 16;
 /// Blobs of packs that no segment describes are gathered to a table when they come to this many.
 const SPARE_BLOBS: usize = 1 << 19;
 
-/// A segment is rewritten if more than one in so many of its entries are about packs that are gone or go.
+/// A segment is rewritten if more than one in so many of its entries are about packs that are gone or go,
 const STALE_SHARE: u64 = 5;
+
+/// or if any is and it has no more entries than this.
+const SMALL_SEGMENT: u64 = 20_000;
 
 /// What a collection is decided on.
 #[derive(Debug)]
@@ -41,6 +44,7 @@ pub(super) struct Survey {
     pub(super) unneeded_blobs: u64,
     pub(super) pack_bytes: u64,
     pub(super) spared: u64,
+    pub(super) leftovers: u64,
     pub(super) fates: Vec<PackFate>,
     /// Index segments to rewrite, with their lengths.
     pub(super) segments: Vec<(ObjectId, u64)>,
@@ -141,6 +145,7 @@ impl Repository {
             unneeded_blobs: 0,
             pack_bytes: listed.iter().map(|(_, length)| length).sum(),
             spared: 0,
+            leftovers: self.leftovers(&records.kept, options).await?,
             fates: Vec::new(),
             segments: Vec::new(),
             records: records.condemned(&pinned),
@@ -209,12 +214,14 @@ impl Repository {
 
     /// The snapshots whose data is kept: those that count, and those that were forgotten and can be undeleted.
     async fn roots(&self, records: &Records) -> Result<(Vec<Snapshot>, Vec<Snapshot>)> {
-        let roots = records.names.iter().filter(|name| records.is_root(name)).copied();
-        let read = |name: SnapshotName| async move {
+        // By value, or the future could not be sent to another thread.
+        let roots = records.names.iter().filter(|name| records.is_root(name));
+        let roots: Vec<_> = roots.map(|name| (*name, records.counts(name))).collect();
+        let read = |(name, counts): (SnapshotName, bool)| async move {
             match self.timelines().read_if_there(&name).await {
-                Ok(placed) => Ok(placed.and_then(Placed::into_snapshot).map(|snapshot| (name, snapshot))),
+                Ok(placed) => Ok(placed.and_then(Placed::into_snapshot).map(|snapshot| (counts, snapshot))),
                 Err(error @ Error::Store { .. }) => Err(error),
-                Err(error) if records.counts(&name) => Err(error),
+                Err(error) if counts => Err(error),
                 Err(error) => {
                     tracing::warn!(name = %Name::Snapshot(name), %error, "a record that was forgotten can't be read");
                     Ok(None)
@@ -222,9 +229,8 @@ impl Repository {
             }
         };
         let read: Vec<_> = futures::stream::iter(roots).map(read).buffered(CONCURRENCY).try_collect().await?;
-        let (counting, forgotten): (Vec<_>, Vec<_>) =
-            read.into_iter().flatten().partition(|(name, _)| records.counts(name));
-        let snapshots = |list: Vec<(SnapshotName, Snapshot)>| list.into_iter().map(|(_, snapshot)| snapshot).collect();
+        let (counting, forgotten): (Vec<_>, Vec<_>) = read.into_iter().flatten().partition(|(counts, _)| *counts);
+        let snapshots = |list: Vec<(bool, Snapshot)>| list.into_iter().map(|(_, snapshot)| snapshot).collect();
         Ok((snapshots(counting), snapshots(forgotten)))
     }
 
@@ -250,6 +256,17 @@ impl Repository {
                 Err(Error::corrupt(Name::Pack(pack), reason))
             }
         }
+    }
+
+    /// How many registrations would be fenced, and how many lists are replaced by newer ones.
+    async fn leftovers(&self, kept: &BTreeMap<SeriesTag, Newest>, options: &GcOptions) -> Result<u64> {
+        let lists = self.store().list(layout::KEPT).await?;
+        let is_old = |name: Name| match name {
+            Name::Kept(tag, number) => kept.get(&tag).is_some_and(|newest| number < newest.number),
+            _ => false,
+        };
+        let old = lists.iter().filter_map(|listed| Name::parse(&listed.name)).filter(|name| is_old(*name)).count();
+        Ok((old + self.overdue_writers(options).await?) as u64)
     }
 
     /// The registrations that are there.
@@ -328,7 +345,7 @@ impl Repository {
                     let pack = entry?.1.pack.id;
                     count += u64::from(!packs.contains(&pack) || going.contains(&pack));
                 }
-                if count * STALE_SHARE > segment.len() {
+                if count * STALE_SHARE > segment.len() || (count > 0 && segment.len() <= SMALL_SEGMENT) {
                     stale.insert(*segment.id());
                 }
             }

@@ -66,6 +66,12 @@ impl Repository {
         Ok(Some(fences))
     }
 
+    /// How many writers registered so long ago that they would be fenced.
+    pub(super) async fn overdue_writers(&self, options: &GcOptions) -> Result<usize> {
+        let writers = self.unaware_writers(u64::MAX).await?;
+        Ok(writers.iter().filter(|writer| self.is_overdue(writer, options)).count())
+    }
+
     /// The writers that may have registered before collection `number` was begun.
     async fn unaware_writers(&self, number: u64) -> Result<Vec<Registered>> {
         let mut writers = Vec::new();
