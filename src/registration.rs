@@ -45,6 +45,9 @@ const AHEAD_MAX: i64 = 24 * 60 * 60;
 /// How many numbers a commit contends for before it gives up.
 pub(crate) const CONTESTS: u32 = 16;
 
+/// How often a writer registers anew when what it continues goes before it is read.
+const REGISTRATIONS: u32 = 4;
+
 /// How many numbers a fence contends for before it gives up.
 const FENCES: u32 = 64;
 
@@ -158,6 +161,17 @@ impl Registration {
     }
 
     async fn register(&mut self) -> Result<()> {
+        for _ in 1..REGISTRATIONS {
+            match self.register_once().await {
+                // The record that was the newest isn't any more, and was collected before it was read.
+                Err(error) if error.is_not_found() => self.id = WriterId::new(self.parts.surroundings.random()),
+                other => return other,
+            }
+        }
+        self.register_once().await
+    }
+
+    async fn register_once(&mut self) -> Result<()> {
         let tip = self.timelines.tip(&self.tag).await?;
         let number = tip.map_or(Some(1), |tip| tip.next_number());
         let number = number.ok_or_else(|| self.out_of_numbers())?;

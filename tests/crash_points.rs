@@ -15,8 +15,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use backstop::{
-    CheckOptions, CommitOptions, CreateOptions, FeedOptions, ForgetOptions, GcOptions, Key, Metadata, OpenOptions,
-    Repository, Result, Secret, Snapshot, WriterOptions,
+    CheckOptions, CommitOptions, CreateOptions, Error, FeedOptions, ForgetOptions, GcOptions, Key, Metadata,
+    OpenOptions, Repository, Result, Secret, Snapshot, WriterOptions,
 };
 use common::{Fault, FaultyStore, Random, Reply};
 use futures::StreamExt;
@@ -133,7 +133,10 @@ async fn run(step: Step, store: &Arc<dyn ObjectStore>) -> Result<()> {
                 let plan = repository.plan_gc(&options()).await?;
                 let resumed = plan.unfinished.is_some();
                 let report = repository.gc(plan, quiet()).await?;
-                assert!(report.finished, "{report:?}");
+                if !report.finished {
+                    let reason = format!("{report:?}");
+                    return Err(Error::Conflict { object: "the collection".to_owned(), reason });
+                }
                 if !resumed {
                     break;
                 }

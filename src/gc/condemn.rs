@@ -19,6 +19,9 @@ use crate::repository::Repository;
 /// What is copied at a time, in bytes of packs: nodes with children are held in memory meanwhile.
 const BATCH: u64 = 64 << 20;
 
+/// Packs that one segment describes for the first time.
+const DESCRIBED: usize = 512;
+
 /// Copies read at a time.
 const READS: usize = 16;
 
@@ -30,7 +33,7 @@ impl Repository {
         survey: Survey,
         report: &mut GcReport,
     ) -> Result<(u64, Plan, Arc<Marks>)> {
-        let Survey { fates, segments, records, marked, marks, .. } = survey;
+        let Survey { fates, segments, records, marked, marks, undescribed, .. } = survey;
         let mut going: HashSet<ObjectId> = fates.iter().map(|fate| fate.pack).collect();
         let rewritten = fates.iter().filter(|fate| fate.reason != PackReason::Unneeded);
         let rewritten: Vec<_> = rewritten.map(|fate| (fate.pack, fate.bytes)).collect();
@@ -44,6 +47,12 @@ impl Repository {
             });
         }
         self.spare_what_is_needed(&marks, &own, &mut going, fates).await?;
+
+        // What is needed of them may have been elsewhere as well, and only there so that it could be found.
+        let stay: Vec<_> = undescribed.into_iter().filter(|pack| !going.contains(&pack.id)).collect();
+        for group in stay.chunks(DESCRIBED) {
+            self.index().describe(group, self.surroundings()).await?;
+        }
 
         let gone: BTreeSet<ObjectId> = going.iter().copied().collect();
         let mut merged = BTreeSet::new();

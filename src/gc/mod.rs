@@ -141,7 +141,7 @@ pub struct GcPlan {
     pub spared_packs: u64,
     /// Index segments that are rewritten.
     pub segments: u64,
-    /// Registrations of writers that would be fenced, and lists of what counts that newer ones replace.
+    /// Registrations of writers that would be fenced, and lists of what counts and collections that newer ones replace.
     pub leftovers: u64,
     options: GcOptions,
     before: Standing,

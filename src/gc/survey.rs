@@ -14,7 +14,7 @@ use crate::gc::mark::Strictness;
 use crate::gc::marks::{Marks, Place};
 use crate::gc::{GcOptions, PackFate, PackReason};
 use crate::id::{ObjectId, SeriesTag, WriterId};
-use crate::index::{Location, RecentPack, Segment, SegmentBuilder, Want};
+use crate::index::{Location, PackRef, RecentPack, Segment, SegmentBuilder, Want};
 use crate::kept::Newest;
 use crate::layout::{self, Name, SnapshotName};
 use crate::merge::{choose_packs, choose_segments, lengths};
@@ -46,6 +46,8 @@ pub(super) struct Survey {
     pub(super) spared: u64,
     pub(super) leftovers: u64,
     pub(super) fates: Vec<PackFate>,
+    /// Packs that no segment describes and whose content is known.
+    pub(super) undescribed: Vec<PackRef>,
     /// Index segments to rewrite, with their lengths.
     pub(super) segments: Vec<(ObjectId, u64)>,
     /// Records that go.
@@ -123,7 +125,8 @@ impl Repository {
         let writers = self.registered().await?;
         self.index().refresh(Want::All).await?;
         let listed: Vec<_> = lengths(self.store().list(layout::PACKS).await?, layout::parse_pack).collect();
-        let marks = Arc::new(Marks::new(self.tables(&listed).await?));
+        let (tables, undescribed) = self.tables(&listed).await?;
+        let marks = Arc::new(Marks::new(tables));
 
         let (counting, forgotten) = self.roots(&records).await?;
         for snapshot in &counting {
@@ -145,22 +148,25 @@ impl Repository {
             unneeded_blobs: 0,
             pack_bytes: listed.iter().map(|(_, length)| length).sum(),
             spared: 0,
-            leftovers: self.leftovers(&records.kept, options).await?,
+            leftovers: self.leftovers(&records.kept, before.number, options).await?,
             fates: Vec::new(),
+            undescribed,
             segments: Vec::new(),
             records: records.condemned(&pinned),
             marked: records.highest().into_iter().collect(),
             marks: Arc::clone(&marks),
         };
         let (uses, needed, unneeded) = cpu::block(move || weigh(&marks, &listed)).await?;
+        // A writer that runs describes its own, or names them.
+        survey.undescribed.retain(|pack| uses.get(&pack.id).is_some_and(|used| used.sole + used.shared > 0));
         (survey.needed_blobs, survey.unneeded_blobs) = (needed, unneeded);
         self.decide(&mut survey, &uses, &writers, options).await?;
         self.choose_segments(&mut survey).await?;
         Ok(survey)
     }
 
-    /// The segments, and further ones of packs that none of them describes.
-    async fn tables(&self, listed: &[(ObjectId, u64)]) -> Result<Vec<Arc<Segment>>> {
+    /// The segments, and further ones of packs that none of them describes, with these.
+    async fn tables(&self, listed: &[(ObjectId, u64)]) -> Result<(Vec<Arc<Segment>>, Vec<PackRef>)> {
         let mut tables = self.index().segments();
         let mut described = HashSet::new();
         for segment in &tables {
@@ -173,12 +179,13 @@ impl Repository {
             async move { (id, RecentPack::read(id, length, &store, &keyring).await) }
         };
         let mut footers = futures::stream::iter(undescribed).map(read).buffered(CONCURRENCY);
-        let (mut builder, mut blobs) = (SegmentBuilder::default(), 0);
+        let (mut builder, mut blobs, mut known) = (SegmentBuilder::default(), 0, Vec::new());
         while let Some((id, footer)) = footers.next().await {
             match footer {
                 Ok(pack) => {
                     builder.add_pack(pack.row, &pack.footer)?;
                     blobs += pack.len();
+                    known.push(pack.pack);
                 }
                 Err(error @ Error::Store { .. }) => return Err(error),
                 // It is no reason to delete the pack: nobody knows what is in it.
@@ -190,7 +197,7 @@ impl Repository {
             }
         }
         self.add_tables(builder, &mut tables).await?;
-        Ok(tables)
+        Ok((tables, known))
     }
 
     async fn add_tables(&self, mut builder: SegmentBuilder, tables: &mut Vec<Arc<Segment>>) -> Result<()> {
@@ -258,14 +265,17 @@ impl Repository {
         }
     }
 
-    /// How many registrations would be fenced, and how many lists are replaced by newer ones.
-    async fn leftovers(&self, kept: &BTreeMap<SeriesTag, Newest>, options: &GcOptions) -> Result<u64> {
-        let lists = self.store().list(layout::KEPT).await?;
+    /// How many registrations would be fenced, and how many lists and collections are replaced by newer ones.
+    async fn leftovers(&self, kept: &BTreeMap<SeriesTag, Newest>, last: u64, options: &GcOptions) -> Result<u64> {
+        let (lists, collections) =
+            futures::try_join!(self.store().list(layout::KEPT), self.store().list(layout::COLLECTIONS))?;
         let is_old = |name: Name| match name {
             Name::Kept(tag, number) => kept.get(&tag).is_some_and(|newest| number < newest.number),
+            Name::Collection(number) | Name::CollectionEnd(number) => number < last,
             _ => false,
         };
-        let old = lists.iter().filter_map(|listed| Name::parse(&listed.name)).filter(|name| is_old(*name)).count();
+        let listed = lists.iter().chain(&collections);
+        let old = listed.filter_map(|listed| Name::parse(&listed.name)).filter(|name| is_old(*name)).count();
         Ok((old + self.overdue_writers(options).await?) as u64)
     }
 
