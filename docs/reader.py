@@ -18,7 +18,8 @@ from collections import namedtuple
 import zstandard
 from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
-from cryptography.exceptions import InvalidTag
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 
@@ -72,6 +73,11 @@ class Values:
         value = self.u64()
         return value >> 1 if value & 1 == 0 else -(value >> 1) - 1
 
+    def bool(self):
+        value = self.u8()
+        must(value <= 1, "neither true nor false")
+        return value == 1
+
     def bytes(self):
         return self.raw(self.u64())
 
@@ -105,7 +111,7 @@ def padded(length):
 
 # ---- Keys and sealing (sections 5 and 6)
 
-CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT = range(1, 7)
+CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT, COLLECTION, KEPT = range(1, 9)
 BODY, DATA, NODES, FOOTER, PAGE, PACKS = range(6)
 
 
@@ -114,6 +120,8 @@ class Keyring:
         values = Values(encoded)
         self.identity = values.raw(32)
         self.sealing = values.list(lambda: values.raw(32))
+        values.option(lambda: values.raw(32))
+        self.administrator = Ed25519PublicKey.from_public_bytes(values.raw(32))
         values.end()
         self.chunk_id, self.node_id = derive("chunk id", self.identity), derive("node id", self.identity)
 
@@ -188,7 +196,7 @@ class Repository:
     def open_slots(self, secret):
         for name in self.names("keys", "[0-9a-f]{64}"):
             values = Values(opening(self.read_named(f"keys/{name}"), SLOT))
-            values.raw(16), values.string(), values.i64()
+            values.raw(16), values.string(), values.i64(), values.bool()
             about = values.data[:values.at]
             kdf = values.u32()
             must(kdf <= 1, "an unknown key derivation")
@@ -308,7 +316,8 @@ class Repository:
         if body == 1:
             host, tags, _paths, _position, root = (
                 v.string(), v.map(), v.list(v.string), v.option(v.bytes), v.raw(20))
-            entries, _parent, _stats = v.u64(), v.option(v.u64), [v.u64() for _ in range(11)]
+            entries, _parent, _origin = v.u64(), v.option(v.u64), v.option(lambda: (v.u64(), v.i64()))
+            _stats = [v.u64() for _ in range(11)]
             v.list(lambda: (v.string(), v.string()))
             result = Snapshot(series, number, time, host, tags, root, entries, v.u64())
             for pack in v.list(lambda: (v.raw(32), v.u32(), v.u32())):
@@ -321,12 +330,37 @@ class Repository:
              and (predecessor is not None) == (number > 1), f"{name} says something else than its name")
         return result
 
+    def kept(self, tag):
+        """Says of a number whether it counts, by the newest list that the administrator signed."""
+        for number in reversed(self.names(f"kept/{tag}", "[0-9]{15}")):
+            name = f"kept/{tag}/{number}"
+            data = self.read(name)
+            plain = self.keyring.opener(KEPT, *header(data, KEPT))(0, BODY, untrailed(data)[46:], name)
+            v = Values(plain)
+            series, stated, _time, through = v.string(), v.u64(), v.i64(), v.u64()
+            runs = v.list(lambda: (v.u64(), v.u64()))
+            v.list(lambda: (v.u64(), v.i64(), v.i64()))
+            signed = b"backstop v1 administrator" + bytes([KEPT]) + blake3(name.encode()).digest() + plain[:v.at]
+            signature, zeros = v.raw(64), plain[v.at:]
+            must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a list's padding")
+            try:
+                self.keyring.administrator.verify(signature, signed)
+            except InvalidSignature:
+                continue
+            must(stated == int(number) and self.keyring.tag(series).hex() == tag, f"{name} says something else")
+            return lambda n: n > through or any(first <= n <= last for first, last in runs)
+        return lambda n: True
+
     def snapshots(self, tag):
-        return (found for found in map(self.snapshot, self.record_names(tag)) if found)
+        counts = self.kept(tag)
+        names = (name for name in self.record_names(tag) if counts(int(name[-32:-17])))
+        return (found for found in map(self.snapshot, names) if found)
 
     def find(self, series, number):
         tag = self.keyring.tag(series).hex()
-        wanted = (n for n in self.record_names(tag) if number == "latest" or int(n[-32:-17]) == int(number))
+        counts = self.kept(tag)
+        wanted = (n for n in self.record_names(tag) if counts(int(n[-32:-17]))
+                  and (number == "latest" or int(n[-32:-17]) == int(number)))
         for found in map(self.snapshot, wanted):
             if found:
                 return found

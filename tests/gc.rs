@@ -291,7 +291,7 @@ async fn a_writer_that_is_fenced_wakes_up_and_commits_all_the_same() {
         }
         // What it found stored is gone, and it has no other copy.
         Err(error) => {
-            assert!(error.is_corrupt() || error.is_not_found(), "{error}");
+            assert!(error.is_conflict(), "{error}");
             assert_whole(&open(&store).await, &[kept], "woken").await;
         }
     }

@@ -32,7 +32,7 @@ use tokio::runtime::Handle;
 
 pub(crate) use fresh::FreshNodes;
 pub(crate) use intake::{Intake, Taken, inline};
-pub(crate) use secured::{commit, secure_tree};
+pub(crate) use secured::{commit, overtaken, secure_tree};
 
 use crate::blobs::{BlobWriter, NodeSender, Treatment, WriteStats};
 use crate::cpu;

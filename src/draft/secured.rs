@@ -40,11 +40,25 @@ async fn commit_at_some_number(
         let collection = registration.collection();
         registration.renew().await?;
         if registration.collection() != collection {
-            content.stored = secure_tree(repository, registration, &content.root, options).await?;
+            let secured = secure_tree(repository, registration, &content.root, options).await;
+            content.stored = secured.map_err(|error| overtaken(registration.series(), error))?;
         }
     }
     let series = format!("series {:?}", registration.series());
     Err(Error::conflict(series, format!("other writers took {CONTESTS} numbers in a row; run it again")))
+}
+
+/// Says that a collection has taken away what a writer relied on that it had fenced.
+pub(crate) fn overtaken(series: &str, error: Error) -> Error {
+    match error {
+        Error::Corrupt { reason, .. } | Error::NotFound { object: reason } => {
+            let reason = format!(
+                "it was away for so long that a collection took away what it relied on ({reason}); run it again"
+            );
+            Error::conflict(format!("the writer of series {series:?}"), reason)
+        }
+        other => other,
+    }
 }
 
 /// Makes sure that a commit under this registration may rely on every blob of a tree; what its record must say.

@@ -21,7 +21,7 @@ use crate::merge::{choose_packs, choose_segments, lengths};
 use crate::object::object_id;
 use crate::pack::{BLOCKS_START, parse_header};
 use crate::repository::Repository;
-use crate::snapshot::{Placed, Snapshot};
+use crate::snapshot::Placed;
 
 /// Records, footers and headers read at a time.
 const CONCURRENCY: usize = 16;
@@ -128,22 +128,17 @@ impl Repository {
         let (tables, undescribed) = self.tables(&listed).await?;
         let marks = Arc::new(Marks::new(tables));
 
-        let (counting, forgotten) = self.roots(&records).await?;
-        for snapshot in &counting {
-            self.mark(&marks, snapshot, Strictness::Strict).await?;
-        }
+        let snapshots = self.mark_roots(&marks, &records, Strictness::Strict).await?;
         self.require_packs(&marks, &listed).await?;
-        for snapshot in &forgotten {
-            self.mark(&marks, snapshot, Strictness::Lenient).await?;
-        }
+        let undeletable = self.mark_roots(&marks, &records, Strictness::Lenient).await?;
 
         let pinned = match &before.state {
             State::Idle(ended) => ended.pinned.clone(),
             State::Open(plan) => plan.inherited.pinned.clone(),
         };
         let mut survey = Survey {
-            snapshots: counting.len() as u64,
-            undeletable: forgotten.len() as u64,
+            snapshots,
+            undeletable,
             needed_blobs: 0,
             unneeded_blobs: 0,
             pack_bytes: listed.iter().map(|(_, length)| length).sum(),
@@ -219,26 +214,30 @@ impl Repository {
         table.await.map(Arc::new)
     }
 
-    /// The snapshots whose data is kept: those that count, and those that were forgotten and can be undeleted.
-    async fn roots(&self, records: &Records) -> Result<(Vec<Snapshot>, Vec<Snapshot>)> {
+    /// Marks what the snapshots need that count, or those that were forgotten and can be undeleted; how many there are.
+    async fn mark_roots(&self, marks: &Arc<Marks>, records: &Records, strictness: Strictness) -> Result<u64> {
+        let is_strict = strictness == Strictness::Strict;
+        let roots = records.names.iter().filter(|name| records.is_root(name) && records.counts(name) == is_strict);
         // By value, or the future could not be sent to another thread.
-        let roots = records.names.iter().filter(|name| records.is_root(name));
-        let roots: Vec<_> = roots.map(|name| (*name, records.counts(name))).collect();
-        let read = |(name, counts): (SnapshotName, bool)| async move {
-            match self.timelines().read_if_there(&name).await {
-                Ok(placed) => Ok(placed.and_then(Placed::into_snapshot).map(|snapshot| (counts, snapshot))),
-                Err(error @ Error::Store { .. }) => Err(error),
-                Err(error) if counts => Err(error),
+        let roots: Vec<_> = roots.copied().collect();
+        let read = |name: SnapshotName| async move { (name, self.timelines().read_if_there(&name).await) };
+        let mut reading = futures::stream::iter(roots).map(read).buffered(CONCURRENCY);
+        let mut count = 0;
+        while let Some((name, placed)) = reading.next().await {
+            match placed {
+                Ok(placed) => {
+                    if let Some(snapshot) = placed.and_then(Placed::into_snapshot) {
+                        self.mark(marks, &snapshot, strictness).await?;
+                        count += 1;
+                    }
+                }
+                Err(error) if is_strict || matches!(error, Error::Store { .. }) => return Err(error),
                 Err(error) => {
                     tracing::warn!(name = %Name::Snapshot(name), %error, "a record that was forgotten can't be read");
-                    Ok(None)
                 }
             }
-        };
-        let read: Vec<_> = futures::stream::iter(roots).map(read).buffered(CONCURRENCY).try_collect().await?;
-        let (counting, forgotten): (Vec<_>, Vec<_>) = read.into_iter().flatten().partition(|(counts, _)| *counts);
-        let snapshots = |list: Vec<(bool, Snapshot)>| list.into_iter().map(|(_, snapshot)| snapshot).collect();
-        Ok((snapshots(counting), snapshots(forgotten)))
+        }
+        Ok(count)
     }
 
     /// Makes sure that everything that is marked is in a pack that is there.

@@ -2,7 +2,7 @@
 
 use crate::blobs::{BlobWriter, Evidence, Stored, WriteOptions};
 use crate::cutter::Cut;
-use crate::draft::{Draft, PORTION};
+use crate::draft::{Draft, PORTION, overtaken};
 use crate::error::{Error, Result};
 use crate::id::BlobId;
 use crate::index::Want;
@@ -202,7 +202,9 @@ impl State {
             let mut blobs = self.take_blobs()?;
             blobs.make_readable().await?;
             self.repository.index().load_recent().await?;
-            secure(self.repository.reader(), self.repository.index(), &root.id, &mut blobs).await?;
+            let (reader, index) = (self.repository.reader(), self.repository.index());
+            let secured = secure(reader, index, &root.id, &mut blobs).await;
+            secured.map_err(|error| overtaken(&self.series, error))?;
             self.blobs = Some(blobs);
             self.suspect = false;
         }
