@@ -13,47 +13,53 @@ mod store;
 mod worlds;
 mod writer;
 
-use std::collections::BTreeSet;
+mod removed;
 
-use stateright::{Checker, HasDiscoveries, Model};
+use stateright::{Checker, Model};
 
 use model::Protocol;
-use rules::Clause;
 
-/// Checks that nothing is lost, in any run of a world.
-fn holds(protocol: Protocol) {
+/// Checks that nothing is lost in any run of a world, and that some run of it comes to an end.
+fn assert_holds(protocol: Protocol) {
     let checker = protocol.checker().spawn_bfs().join();
     println!("{} states, depth {}", checker.unique_state_count(), checker.max_depth());
+    let mut finishes = false;
     for (property, path) in checker.discoveries() {
+        if property == model::FINISHED {
+            finishes = true;
+            continue;
+        }
         let end = format!("{:?}", path.last_state());
         panic!("{property}:\n{end}\n{:#?}", path.into_actions());
     }
+    assert!(finishes, "no run comes to an end");
 }
 
-/// Checks that without a clause some run of the world breaks `property`.
-fn breaks(clause: Clause, protocol: Protocol, property: &'static str) {
-    let protocol = Protocol { without: Some(clause), ..protocol };
-    let wanted = HasDiscoveries::AnyOf(BTreeSet::from([property]));
-    let checker = protocol.checker().finish_when(wanted).spawn_bfs().join();
-    let path = checker.discovery(property);
-    println!("{} states, depth {}", checker.unique_state_count(), checker.max_depth());
-    let path = path.unwrap_or_else(|| panic!("nothing is lost without {clause:?}"));
-    for action in path.into_actions() {
-        println!("{action:?}");
-    }
+macro_rules! worlds_hold {
+    ($($world:ident)*) => {
+        $(#[test]
+        fn $world() {
+            assert_holds(worlds::$world());
+        })*
+    };
 }
 
-#[test]
-fn contention_holds() {
-    holds(worlds::contention());
-}
-
-#[test]
-fn collection_holds() {
-    holds(worlds::collection());
-}
-
-#[test]
-fn t1() {
-    breaks(Clause::RegisterBeforeGc, worlds::collection(), model::COUNTED);
+worlds_hold! {
+    contention
+    collection
+    new_series
+    two_series
+    lost_answers
+    feed
+    fenced_feed
+    forgotten_parent
+    forgotten_since
+    freed_numbers
+    fenced_numbers
+    fenced_by_two
+    duplicates
+    taken_over
+    two_forget
+    undelete
+    merging
 }

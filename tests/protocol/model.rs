@@ -53,6 +53,15 @@ impl Protocol {
         }
     }
 
+    /// Whether the writers and the reader are done, and the collections that there may be.
+    fn is_finished(&self, state: &State) -> bool {
+        let gc = state.store.gc;
+        state.writers.iter().all(|writer| *writer == Writer::default())
+            && matches!(state.reader, Reader::Absent | Reader::Finished)
+            && gc.ended
+            && gc.n == self.collections
+    }
+
     pub(crate) fn holds(&self, clause: Clause) -> bool {
         self.without != Some(clause)
     }
@@ -94,6 +103,7 @@ pub(crate) enum Action {
 pub(crate) const COUNTED: &str = "every blob of a snapshot that counts can be found";
 pub(crate) const DELAYED: &str = "every blob of a snapshot that can be undeleted can be found";
 pub(crate) const ACKNOWLEDGED: &str = "what was acknowledged stays, unless it was forgotten";
+pub(crate) const FINISHED: &str = "everybody can finish";
 pub(crate) const READ: &str = "a reader finds what is there";
 
 impl Model for Protocol {
@@ -159,6 +169,7 @@ impl Model for Protocol {
                 !state.lied && series.all(|each| each.numbers(|number| lost(number, each)) == 0)
             }),
             Property::always(READ, |_, state: &State| state.reader != Reader::GaveUp),
+            Property::sometimes(FINISHED, Self::is_finished),
         ]
     }
 }
