@@ -5,9 +5,11 @@
 
 use crate::model::{Protocol, State};
 use crate::rules::Clause;
-use crate::store::{Blobs, Kept, NUMBERS, Numbers, Packs, Plan, Record, Registrations, SERIES, Store, bit, has, members};
+use crate::store::{
+    Blobs, Kept, NUMBERS, Numbers, Packs, Plan, Record, Registrations, SERIES, Store, bit, has, members,
+};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Phase {
     #[default]
     Idle,
@@ -32,7 +34,7 @@ pub(crate) enum Phase {
     Tidies,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Collector {
     pub(crate) phase: Phase,
     n: u8,
@@ -161,6 +163,11 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, collect: Col
 }
 
 impl Collector {
+    /// One that had listed the writers of the collection under way when there were none.
+    pub(crate) fn ahead(store: &Store) -> Self {
+        Self { phase: Phase::Waits, n: store.gc.n, plan: store.gc.plan, ..Self::default() }
+    }
+
     fn take_over(&mut self, protocol: &Protocol, store: &Store) {
         self.n = store.gc.n;
         self.plan = store.gc.plan;
@@ -211,9 +218,6 @@ impl Collector {
             gc.plan = self.plan;
             gc.ended = false;
             gc.fenced = 0;
-            if !protocol.holds(Clause::PinsAreCarried) {
-                gc.pins = [0; SERIES];
-            }
             self.go_to_writers(protocol);
         } else if self.n < gc.n && !protocol.holds(Clause::OnlyHighestIsActedOn) {
             self.go_to_writers(protocol);
@@ -347,7 +351,7 @@ impl Collector {
             gc.ended = true;
             gc.fenced = self.fenced;
             for (pinned, own) in gc.pins.iter_mut().zip(self.pins) {
-                *pinned |= own;
+                *pinned |= if protocol.holds(Clause::PinsAreCarried) { own } else { 0 };
             }
         }
         let own = self.fenced | self.decided;

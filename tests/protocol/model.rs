@@ -16,11 +16,15 @@ use crate::writer::{self, Task, Write, Writer};
 /// A small world: what it starts with and who takes part.
 #[derive(Clone, Debug)]
 pub(crate) struct Protocol {
-    /// The clause left out.
-    pub(crate) without: Option<Clause>,
+    /// The clauses left out.
+    pub(crate) without: &'static [Clause],
     pub(crate) store: Store,
     pub(crate) writers: Vec<Task>,
+    /// What happened while the writers that are asleep slept.
+    pub(crate) meanwhile: fn(Store) -> Store,
     pub(crate) collectors: u8,
+    /// Whether the first collector has listed the writers before those that are asleep came.
+    pub(crate) ahead: bool,
     /// How many collections there may be, those before the start included.
     pub(crate) collections: u8,
     /// Whether packs in which something is live are condemned as well, after copying.
@@ -38,10 +42,12 @@ pub(crate) struct Protocol {
 impl Protocol {
     pub(crate) fn new(store: Store) -> Self {
         Self {
-            without: None,
+            without: &[],
             store,
             writers: Vec::new(),
+            meanwhile: |store| store,
             collectors: 0,
+            ahead: false,
             collections: 0,
             condemns_sparse: false,
             fences: false,
@@ -63,7 +69,7 @@ impl Protocol {
     }
 
     pub(crate) fn holds(&self, clause: Clause) -> bool {
-        self.without != Some(clause)
+        !self.without.contains(&clause)
     }
 }
 
@@ -111,15 +117,25 @@ impl Model for Protocol {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State {
+        let mut state = State {
             store: self.store.clone(),
             writers: vec![Writer::new(); self.writers.len()],
             collectors: vec![Collector::default(); usize::from(self.collectors)],
             forgetters: vec![Forgetter::default(); usize::from(self.forgetters)],
             merger: Merger::default(),
-            reader: if self.reader { Reader::Opens } else { Reader::Absent },
+            reader: if self.reader { Reader::new() } else { Reader::Absent },
             lied: false,
-        }]
+        };
+        for (id, task) in (0..).zip(&self.writers) {
+            if task.asleep {
+                Writer::asleep(self, &mut state, id);
+            }
+        }
+        state.store = (self.meanwhile)(state.store);
+        if self.ahead {
+            state.collectors[0] = Collector::ahead(&state.store);
+        }
+        vec![state]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -147,6 +163,8 @@ impl Model for Protocol {
             Action::Reader(read) => reader::apply(self, &mut state, read),
             Action::Intruder(forge) => intruder::apply(&mut state, forge),
         }
+        // They are alike, so that which is which doesn't matter.
+        state.collectors.sort_unstable();
         (state != *last).then_some(state)
     }
 

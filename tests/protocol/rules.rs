@@ -132,6 +132,8 @@ pub(crate) enum Clause {
     // Rule 11: readers.
     /// A reader tries every known location.
     EveryLocation,
-    /// And refreshes its index once before it gives up.
-    RefreshOnce,
+    /// And reads the index anew before it gives up.
+    Refresh,
+    /// As long as that tells a location which it hasn't tried.
+    RefreshAgain,
 }

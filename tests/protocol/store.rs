@@ -136,7 +136,7 @@ pub(crate) struct Gc {
 }
 
 /// What the record `gc/<n>` says.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Plan {
     pub(crate) condemned: Packs,
     /// Per series the highest number that the first mark saw.

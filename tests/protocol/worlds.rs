@@ -1,7 +1,7 @@
 //! The small worlds that are checked. Each holds with all rules; the tests leave rules out of them, one at a time.
 
 use crate::model::Protocol;
-use crate::store::{Gc, Plan, Store};
+use crate::store::{Gc, Packs, Plan, Store};
 use crate::writer::Task;
 
 const A: u8 = 1;
@@ -40,21 +40,12 @@ pub(crate) fn new_series() -> Protocol {
 
 /// Two writers of two series beside a collector.
 pub(crate) fn two_series() -> Protocol {
-    Protocol {
-        writers: vec![Task::commit(0, &[B]), Task::commit(1, &[B])],
-        collectors: 1,
-        ..collection()
-    }
+    Protocol { writers: vec![Task::commit(0, &[B]), Task::commit(1, &[B])], collectors: 1, ..collection() }
 }
 
 /// A writer beside a collector, both of which may not hear what became of a put.
 pub(crate) fn lost_answers() -> Protocol {
-    Protocol {
-        writers: vec![Task::commit(0, &[B])],
-        collectors: 1,
-        answers_are_lost: true,
-        ..collection()
-    }
+    Protocol { writers: vec![Task::commit(0, &[B])], collectors: 1, answers_are_lost: true, ..collection() }
 }
 
 /// A feed of two commits beside a collector, twice.
@@ -109,20 +100,28 @@ pub(crate) fn freed_numbers() -> Protocol {
     }
 }
 
-/// A slow writer that is fenced, and whose numbers two collectors would like to free.
+/// A writer that fell asleep before it sent its put for number 2, which became another's and was forgotten. Collectors
+/// fence it, and would like to free the number.
 pub(crate) fn fenced_numbers() -> Protocol {
     Protocol {
-        writers: vec![Task::commit(0, &[A]), Task::commit(0, &[A])],
+        writers: vec![Task::commit(0, &[A]).asleep(), Task::commit(0, &[A])],
+        meanwhile: |store| store.commit(0, A).forget(0, 2, true),
         collectors: 1,
         collections: 2,
         fences: true,
-        ..freed_numbers()
+        ..Protocol::new(Store::new().pack(A).commit(0, A))
     }
 }
 
-/// The same, with two collectors.
+/// The same with two collectors in the middle of a collection, of which one listed the writers before the other.
 pub(crate) fn fenced_by_two() -> Protocol {
-    Protocol { collectors: 2, ..fenced_numbers() }
+    Protocol {
+        writers: vec![Task::commit(0, &[A]).asleep()],
+        meanwhile: |store| begun(store.commit(0, A).forget(0, 2, true), 0),
+        collectors: 2,
+        ahead: true,
+        ..fenced_numbers()
+    }
 }
 
 /// Two collectors and a blob that is in two packs.
@@ -137,10 +136,9 @@ pub(crate) fn duplicates() -> Protocol {
 
 /// A collection that two collectors found begun. Number 2 needs what is condemned, and is forgotten.
 pub(crate) fn taken_over() -> Protocol {
-    let mut store = Store::new().pack(A).pack(B | C).pack(C).commit(0, A).commit(0, B).commit(0, C).forget(0, 2, true);
-    let plan = Plan { condemned: 0b10, through: [1, 0], ..Plan::default() };
-    store.gc = Gc { n: 1, plan, ended: false, ..store.gc };
+    let store = Store::new().pack(A).pack(B | C).pack(C).commit(0, A).commit(0, B).commit(0, C).forget(0, 2, true);
     Protocol {
+        meanwhile: |store| begun(store, 0b10),
         writers: vec![Task::commit(0, &[B])],
         collectors: 2,
         collections: 2,
@@ -182,4 +180,11 @@ pub(crate) fn merging() -> Protocol {
         reader: true,
         ..Protocol::new(Store::new().pack(A).commit(0, A))
     }
+}
+
+/// With a collection that has begun when series 0 had one number.
+fn begun(mut store: Store, condemned: Packs) -> Store {
+    let plan = Plan { condemned, through: [1, 0], ..Plan::default() };
+    store.gc = Gc { n: 1, plan, ended: false, ..store.gc };
+    store
 }

@@ -17,15 +17,21 @@ pub(crate) struct Task {
     pub(crate) undelete: u8,
     /// How many times it may register.
     pub(crate) registrations: u8,
+    /// Whether it fell asleep before the run, registered and about to send its put.
+    pub(crate) asleep: bool,
 }
 
 impl Task {
     pub(crate) fn commit(series: u8, want: &'static [Blobs]) -> Self {
-        Self { series, wants: want, undelete: 0, registrations: 1 }
+        Self { series, wants: want, undelete: 0, registrations: 1, asleep: false }
     }
 
     pub(crate) fn undelete(series: u8, number: u8) -> Self {
-        Self { series, wants: &[0], undelete: number, registrations: 1 }
+        Self { series, wants: &[0], undelete: number, registrations: 1, asleep: false }
+    }
+
+    pub(crate) fn asleep(self) -> Self {
+        Self { asleep: true, ..self }
     }
 
     pub(crate) fn registering(self, times: u8) -> Self {
@@ -47,9 +53,9 @@ pub(crate) enum Do {
 }
 
 /// The protocol's order, and what becomes of it without a clause about order.
-fn order(without: Option<Clause>) -> [Do; 8] {
+fn order(without: &[Clause]) -> [Do; 8] {
     use Do::{EndOld, ListPacks, ListTip, ReadGc, ReadParent, Register, Send, Upload};
-    match without {
+    match without.iter().find(|clause| is_about_order(**clause)) {
         Some(Clause::RegisterBeforeGc) => [ListTip, ReadGc, Register, ReadParent, ListPacks, Upload, EndOld, Send],
         Some(Clause::RegisterBeforeParent) => [ListTip, ReadParent, Register, ReadGc, ListPacks, Upload, EndOld, Send],
         Some(Clause::SeenAfterRegistering) => [ListTip, ListPacks, Register, ReadGc, ReadParent, Upload, EndOld, Send],
@@ -57,6 +63,11 @@ fn order(without: Option<Clause>) -> [Do; 8] {
         Some(Clause::OldEndsLast) => [ListTip, EndOld, Register, ReadGc, ReadParent, ListPacks, Upload, Send],
         _ => [ListTip, Register, ReadGc, ReadParent, ListPacks, Upload, EndOld, Send],
     }
+}
+
+fn is_about_order(clause: Clause) -> bool {
+    use Clause::{OldEndsLast, RegisterBeforeGc, RegisterBeforeParent, SeenAfterGc, SeenAfterRegistering};
+    matches!(clause, RegisterBeforeGc | RegisterBeforeParent | SeenAfterRegistering | SeenAfterGc | OldEndsLast)
 }
 
 /// A feed that renews knows its number already.
@@ -114,6 +125,16 @@ pub(crate) struct Writer {
 impl Writer {
     pub(crate) fn new() -> Self {
         Self { phase: Phase::Next(0), ..Self::default() }
+    }
+
+    /// One that came as far as its put before the run began.
+    pub(crate) fn asleep(protocol: &Protocol, state: &mut State, id: u8) {
+        let writer = |state: &State| state.writers[usize::from(id)].phase;
+        while let Phase::Next(next) = writer(state)
+            && order(&[])[usize::from(next)] != Do::Send
+        {
+            apply(protocol, state, id, Write::Step(order(&[])[usize::from(next)]));
+        }
     }
 }
 
