@@ -142,9 +142,7 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, collect: Col
         Collect::PutTombstone => at.put_tombstone(protocol, store),
         Collect::LoseAnswer => at.lose_answer(protocol),
         Collect::ReadBackTombstone => at.read_back_tombstone(store),
-        Collect::StopWaiting => {
-            at.phase = if protocol.holds(Clause::SecondMark) { Phase::SecondMark } else { Phase::DeletesPacks };
-        }
+        Collect::StopWaiting => at.stop_waiting(protocol, store),
         Collect::MarkAgain => at.mark_again(protocol, store),
         Collect::CopyNeeded => {
             store.upload(at.copy);
@@ -248,6 +246,19 @@ impl Collector {
     /// The listed registrations that are neither gone nor fenced.
     fn waits_for(&self, store: &Store) -> Registrations {
         self.listed & !self.fenced & !self.decided & store.registered(|_| true)
+    }
+
+    /// Each registration is gone or fenced. One that is gone has ended by itself only if the collection isn't finished:
+    /// another collector removes those it fenced once it is, and pinned numbers which this one doesn't know.
+    fn stop_waiting(&mut self, protocol: &Protocol, store: &Store) {
+        let finished = store.gc.n != self.n || store.gc.ended;
+        if finished && protocol.holds(Clause::StopsWhereEnded) {
+            *self = Self::default();
+        } else if protocol.holds(Clause::SecondMark) {
+            self.phase = Phase::SecondMark;
+        } else {
+            self.phase = Phase::DeletesPacks;
+        }
     }
 
     fn aim_at(&mut self, protocol: &Protocol, store: &mut Store, id: u8) {

@@ -61,10 +61,11 @@ losses! {
     fenced_numbers_stay: FencedNumbersStay in fenced_numbers breaks ACKNOWLEDGED;
     pins_are_carried: PinsAreCarried in fenced_numbers breaks ACKNOWLEDGED;
     only_named_are_removed: OnlyNamedAreRemoved in fenced_by_two breaks ACKNOWLEDGED;
+    stops_where_ended: StopsWhereEnded in fenced_by_two breaks ACKNOWLEDGED;
     // Rule 6.
     planned_after_previous: PlannedAfterPrevious in duplicates breaks COUNTED;
     loser_plans_anew: LoserPlansAnew in duplicates breaks COUNTED;
-    only_highest_is_acted_on: OnlyHighestIsActedOn in duplicates breaks COUNTED;
+    only_highest_is_acted_on: OnlyHighestIsActedOn and StopsWhereEnded in duplicates breaks COUNTED;
     live_resolves_to_kept: LiveResolvesToKept in duplicates breaks COUNTED;
     live_resolves_to_existing: LiveResolvesToExisting in duplicates breaks COUNTED;
     delay_is_honoured: DelayIsHonoured in forgotten_parent breaks DELAYED;
@@ -118,6 +119,8 @@ no_losses! {
     exists_is_not_failure: ExistsIsNotFailure in contention lost_answers;
     // The numbers that matter are pinned.
     tombstones_stay: TombstonesStay in fenced_numbers fenced_by_two freed_numbers;
+    // Whoever goes on with a lower one finds out once it has waited.
+    only_highest_is_published_on: OnlyHighestIsActedOn in duplicates;
     // Each of a merge's two looks makes up for the other.
     merged_is_elsewhere_when_planned: MergedIsElsewhere in merging;
     merged_is_elsewhere_when_deleted: MergeVerifiedAgain in merging;

@@ -71,6 +71,9 @@ pub(crate) enum Clause {
     /// Only registrations that the ended record names are removed, with their numbers pinned by it.
     OnlyNamedAreRemoved,
 
+    /// Having waited for the writers, a collector reads whether its collection has ended meanwhile, and stops if so.
+    StopsWhereEnded,
+
     // Rule 6: collection.
     /// A collection is planned from listings begun after the one before finished.
     PlannedAfterPrevious,
