@@ -131,11 +131,7 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, collect: Col
         Collect::TakeOver => at.take_over(protocol, store),
         Collect::MarkRecords => at.mark_records(protocol, store),
         Collect::PlanPacks(sparse) => at.plan_packs(protocol, store, sparse),
-        Collect::CopyLive => {
-            store.upload(at.copy);
-            at.copy = 0;
-            at.phase = Phase::Planned;
-        }
+        Collect::CopyLive => at.copy_to(store, Phase::Planned),
         Collect::Publish => at.publish(protocol, store),
         Collect::ListWriters => at.list_writers(protocol, store),
         Collect::AimAt(registration) => at.aim_at(protocol, store, registration),
@@ -144,11 +140,7 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, collect: Col
         Collect::ReadBackTombstone => at.read_back_tombstone(store),
         Collect::StopWaiting => at.stop_waiting(protocol, store),
         Collect::MarkAgain => at.mark_again(protocol, store),
-        Collect::CopyNeeded => {
-            store.upload(at.copy);
-            at.copy = 0;
-            at.phase = Phase::DeletesPacks;
-        }
+        Collect::CopyNeeded => at.copy_to(store, Phase::DeletesPacks),
         Collect::DeletePacks => {
             store.packs &= !at.plan.condemned;
             at.phase = if protocol.holds(Clause::RecordsDeletedLast) { Phase::DeletesRecords } else { Phase::Ends };
@@ -206,6 +198,16 @@ impl Collector {
         self.copy = self.live & store.blobs(self.plan.condemned & sparse) & !store.blobs(kept);
         self.live = 0;
         self.phase = if self.copy == 0 { Phase::Planned } else { Phase::Sparse };
+    }
+
+    /// Copies what it has to and can still read; what is gone another collector has copied.
+    fn copy_to(&mut self, store: &mut Store, next: Phase) {
+        let there = self.copy & store.blobs(store.packs);
+        if there != 0 {
+            store.upload(there);
+        }
+        self.copy = 0;
+        self.phase = next;
     }
 
     /// Creates `gc/<n>`. A name below the highest is free once that has finished, since older ones are deleted.

@@ -34,8 +34,8 @@ pub(crate) enum Merge {
     End,
 }
 
-pub(crate) fn actions(protocol: &Protocol, state: &State, push: &mut impl FnMut(Merge)) {
-    let at = state.merger;
+pub(crate) fn actions(protocol: &Protocol, state: &State, id: u8, push: &mut impl FnMut(Merge)) {
+    let at = state.mergers[usize::from(id)];
     let gc = state.store.gc;
     if at.merges >= protocol.merges {
         return;
@@ -56,9 +56,9 @@ pub(crate) fn actions(protocol: &Protocol, state: &State, push: &mut impl FnMut(
     }
 }
 
-pub(crate) fn apply(protocol: &Protocol, state: &mut State, merge: Merge) {
+pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, merge: Merge) {
     let store = &mut state.store;
-    let mut at = state.merger;
+    let mut at = state.mergers[usize::from(id)];
     match merge {
         Merge::TakeOver => {
             at = Merger { phase: Phase::Deletes, n: store.gc.n, merged: store.gc.plan.condemned, ..at };
@@ -85,7 +85,7 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, merge: Merge) {
             at = Merger { merges: at.merges + 1, ..Merger::default() };
         }
     }
-    state.merger = at;
+    state.mergers[usize::from(id)] = at;
 }
 
 impl Merger {

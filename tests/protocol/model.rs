@@ -10,7 +10,7 @@ use crate::intruder::{self, Forge};
 use crate::merger::{self, Merge, Merger};
 use crate::reader::{self, Read, Reader};
 use crate::rules::Clause;
-use crate::store::{Record, Store, bit};
+use crate::store::{NUMBERS, Record, Store, bit};
 use crate::writer::{self, Task, Write, Writer};
 
 /// A small world: what it starts with and who takes part.
@@ -35,6 +35,8 @@ pub(crate) struct Protocol {
     pub(crate) forgetters: u8,
     /// How many numbers each of them may forget.
     pub(crate) forgets: u8,
+    pub(crate) mergers: u8,
+    /// How many merges each of them may make.
     pub(crate) merges: u8,
     pub(crate) reader: bool,
 }
@@ -54,6 +56,7 @@ impl Protocol {
             answers_are_lost: false,
             forgetters: 0,
             forgets: 0,
+            mergers: 0,
             merges: 0,
             reader: false,
         }
@@ -79,7 +82,7 @@ pub(crate) struct State {
     pub(crate) writers: Vec<Writer>,
     pub(crate) collectors: Vec<Collector>,
     pub(crate) forgetters: Vec<Forgetter>,
-    pub(crate) merger: Merger,
+    pub(crate) mergers: Vec<Merger>,
     pub(crate) reader: Reader,
     /// A writer was told that its commit is durable, and it isn't there or is another's.
     pub(crate) lied: bool,
@@ -101,7 +104,7 @@ pub(crate) enum Action {
     Writer(u8, Write),
     Collector(u8, Collect),
     Forgetter(u8, Forget),
-    Merger(Merge),
+    Merger(u8, Merge),
     Reader(Read),
     Intruder(Forge),
 }
@@ -122,7 +125,7 @@ impl Model for Protocol {
             writers: vec![Writer::new(); self.writers.len()],
             collectors: vec![Collector::default(); usize::from(self.collectors)],
             forgetters: vec![Forgetter::default(); usize::from(self.forgetters)],
-            merger: Merger::default(),
+            mergers: vec![Merger::default(); usize::from(self.mergers)],
             reader: if self.reader { Reader::new() } else { Reader::Absent },
             lied: false,
         };
@@ -148,7 +151,9 @@ impl Model for Protocol {
         for id in 0..self.forgetters {
             forgetter::actions(self, state, id, &mut |forget| actions.push(Action::Forgetter(id, forget)));
         }
-        merger::actions(self, state, &mut |merge| actions.push(Action::Merger(merge)));
+        for id in 0..self.mergers {
+            merger::actions(self, state, id, &mut |merge| actions.push(Action::Merger(id, merge)));
+        }
         reader::actions(self, state, &mut |read| actions.push(Action::Reader(read)));
         intruder::actions(self, &mut |forge| actions.push(Action::Intruder(forge)));
     }
@@ -159,13 +164,18 @@ impl Model for Protocol {
             Action::Writer(id, write) => writer::apply(self, &mut state, id, write),
             Action::Collector(id, collect) => collector::apply(self, &mut state, id, collect),
             Action::Forgetter(id, forget) => forgetter::apply(self, &mut state, id, forget),
-            Action::Merger(merge) => merger::apply(self, &mut state, merge),
+            Action::Merger(id, merge) => merger::apply(self, &mut state, id, merge),
             Action::Reader(read) => reader::apply(self, &mut state, read),
             Action::Intruder(forge) => intruder::apply(&mut state, forge),
         }
         // They are alike, so that which is which doesn't matter.
         state.collectors.sort_unstable();
         (state != *last).then_some(state)
+    }
+
+    /// Runs end where a series has used up its numbers: collectors that take over may fence a sleeper again and again.
+    fn within_boundary(&self, state: &State) -> bool {
+        state.store.series.iter().all(|series| series.tip() < NUMBERS - 1)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -225,7 +235,7 @@ impl Hash for State {
         self.writers.hash(&mut bytes);
         self.collectors.hash(&mut bytes);
         self.forgetters.hash(&mut bytes);
-        self.merger.hash(&mut bytes);
+        self.mergers.hash(&mut bytes);
         self.reader.hash(&mut bytes);
         bytes.write_u8(u8::from(self.lied));
         hasher.write(&bytes.0);

@@ -176,6 +176,7 @@ pub(crate) fn merging() -> Protocol {
         collectors: 1,
         collections: 2,
         condemns_sparse: true,
+        mergers: 1,
         merges: 1,
         reader: true,
         ..Protocol::new(Store::new().pack(A).commit(0, A))
