@@ -62,4 +62,6 @@ worlds_hold! {
     two_forget
     undelete
     merging
+    merging_beside_a_writer
+    reading
 }

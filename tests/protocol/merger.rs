@@ -4,7 +4,7 @@ use crate::model::{Protocol, State};
 use crate::rules::Clause;
 use crate::store::{Packs, Plan, Store, bit, members};
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Phase {
     #[default]
     Idle,
@@ -16,7 +16,7 @@ pub(crate) enum Phase {
     Finished,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct Merger {
     pub(crate) phase: Phase,
     n: u8,

@@ -170,6 +170,7 @@ impl Model for Protocol {
         }
         // They are alike, so that which is which doesn't matter.
         state.collectors.sort_unstable();
+        state.mergers.sort_unstable();
         (state != *last).then_some(state)
     }
 

@@ -92,9 +92,9 @@ losses! {
     one_kept: OneKept in two_forget breaks COUNTED;
     one_gc: OneGc in duplicates breaks COUNTED;
     // Rule 11.
-    every_location: EveryLocation in merging breaks READ;
-    refresh: Refresh in merging breaks READ;
-    refresh_again: RefreshAgain in merging breaks READ;
+    every_location: EveryLocation in reading breaks READ;
+    refresh: Refresh in reading breaks READ;
+    refresh_again: RefreshAgain in reading breaks READ;
 }
 
 /// Checks that nothing is lost without a clause.

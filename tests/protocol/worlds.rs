@@ -169,18 +169,26 @@ pub(crate) fn undelete() -> Protocol {
     }
 }
 
-/// A merger beside a collector, a writer and a reader.
+/// Two mergers beside a collector.
 pub(crate) fn merging() -> Protocol {
     Protocol {
-        writers: vec![Task::commit(0, &[A])],
         collectors: 1,
         collections: 2,
         condemns_sparse: true,
-        mergers: 1,
+        mergers: 2,
         merges: 1,
-        reader: true,
-        ..Protocol::new(Store::new().pack(A).commit(0, A))
+        ..Protocol::new(Store::new().pack(A | B).commit(0, A))
     }
+}
+
+/// A merger and a collector beside a writer, which they don't wait for alike.
+pub(crate) fn merging_beside_a_writer() -> Protocol {
+    Protocol { writers: vec![Task::commit(0, &[B])], mergers: 1, ..merging() }
+}
+
+/// A reader while a merger and a collector move what it reads.
+pub(crate) fn reading() -> Protocol {
+    Protocol { mergers: 1, merges: 2, reader: true, ..merging() }
 }
 
 /// With a collection that has begun when series 0 had one number.
