@@ -219,7 +219,9 @@ impl Collector {
             gc.ended = false;
             gc.fenced = 0;
             self.go_to_writers(protocol);
-        } else if self.n < gc.n && !protocol.holds(Clause::OnlyHighestIsActedOn) {
+        } else if self.n == gc.n && !protocol.holds(Clause::GcReadBack)
+            || self.n < gc.n && !protocol.holds(Clause::OnlyHighestIsActedOn)
+        {
             self.go_to_writers(protocol);
         } else if !protocol.holds(Clause::LoserPlansAnew) {
             self.n = gc.n + 1;

@@ -2,13 +2,14 @@
 
 use crate::model::{Protocol, State};
 use crate::rules::Clause;
-use crate::store::{Kept, NUMBERS, Numbers, Record, bit, has};
+use crate::store::{Kept, Numbers, Record, bit, members};
 
 /// Has read the highest `kept/` and the series.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Forgetter {
     reading: bool,
     kept: (u8, Numbers),
+    delayed: Numbers,
     tip: u8,
     forgotten: u8,
 }
@@ -18,6 +19,8 @@ pub(crate) enum Forget {
     Read,
     /// Creates `kept/<k+1>` without a number.
     Publish(u8),
+    /// Creates it with a number that it found forgotten; only without the clause against it.
+    Restore(u8),
     Expire(u8),
 }
 
@@ -28,12 +31,13 @@ pub(crate) fn actions(protocol: &Protocol, state: &State, id: u8, push: &mut imp
     let at = state.forgetters[usize::from(id)];
     let series = &state.store.series[SERIES];
     if at.reading {
-        (1..NUMBERS).filter(|number| has(at.kept.1, *number)).for_each(|number| push(Forget::Publish(number)));
+        members(at.kept.1).for_each(|number| push(Forget::Publish(number)));
+        members(at.delayed).for_each(|number| push(Forget::Restore(number)));
     } else if at.forgotten < protocol.forgets && series.tip() > 0 {
         push(Forget::Read);
     }
     let delayed = series.numbers(|number| id == 0 && series.is_kept_back(number));
-    (1..NUMBERS).filter(|number| has(delayed, *number)).for_each(|number| push(Forget::Expire(number)));
+    members(delayed).for_each(|number| push(Forget::Expire(number)));
 }
 
 pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, forget: Forget) {
@@ -44,6 +48,9 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, forget: Forg
             at.reading = true;
             at.kept = (series.kept.k, series.numbers(|number| series.counts(number)));
             at.tip = series.tip();
+            if !protocol.holds(Clause::UndeleteCommitsAnew) {
+                at.delayed = series.numbers(|number| series.is_kept_back(number));
+            }
         }
         Forget::Publish(number) => {
             let forgotten = at.forgotten + 1;
@@ -54,6 +61,15 @@ pub(crate) fn apply(protocol: &Protocol, state: &mut State, id: u8, forget: Forg
                 if !protocol.holds(Clause::ForgetOnlyPublishes) && number < series.tip() {
                     series.put(number, Record::Free);
                 }
+            }
+            *at = Forgetter { forgotten, ..Forgetter::default() };
+        }
+        Forget::Restore(number) => {
+            let forgotten = at.forgotten + 1;
+            let (k, set) = at.kept;
+            if k == series.kept.k {
+                series.kept = Kept { k: k + 1, through: at.tip, set: set | bit(number) };
+                series.forgotten &= !bit(number);
             }
             *at = Forgetter { forgotten, ..Forgetter::default() };
         }

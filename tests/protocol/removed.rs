@@ -31,6 +31,7 @@ macro_rules! losses {
 
 losses! {
     // Rule 1.
+    registers: Registers in collection breaks COUNTED;
     register_before_gc: RegisterBeforeGc in collection breaks COUNTED;
     register_before_parent: RegisterBeforeParent in forgotten_parent breaks COUNTED;
     parent_counts: ParentCounts in forgotten_parent breaks COUNTED;
@@ -51,6 +52,7 @@ losses! {
     unknown_is_not_failure: UnknownIsNotFailure in lost_answers breaks COUNTED;
     exists_is_not_success: ExistsIsNotSuccess in contention breaks ACKNOWLEDGED;
     tombstone_read_back: TombstoneReadBack in lost_answers breaks COUNTED;
+    gc_read_back: GcReadBack in duplicates breaks COUNTED;
     // Rule 5.
     forget_only_publishes: ForgetOnlyPublishes in freed_numbers breaks ACKNOWLEDGED;
     forgotten_at_first_mark: ForgottenAtFirstMark in freed_numbers breaks ACKNOWLEDGED;
@@ -83,6 +85,7 @@ losses! {
     merger_only_copies: MergerOnlyCopies in merging breaks COUNTED;
     merged_is_elsewhere: MergedIsElsewhere and MergeVerifiedAgain in merging breaks COUNTED;
     // Rule 8.
+    undelete_commits_anew: UndeleteCommitsAnew in undelete breaks COUNTED;
     undelete_registers: UndeleteRegisters in undelete breaks COUNTED;
     undelete_checks: UndeleteChecks in undelete breaks COUNTED;
     // Rule 9.

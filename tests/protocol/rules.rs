@@ -4,6 +4,8 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Clause {
     // Rule 1: registering and committing.
+    /// A writer registers.
+    Registers,
     /// A writer reads the highest `gc/` after it registered.
     RegisterBeforeGc,
     /// A writer chooses its parent after it registered.
@@ -48,6 +50,8 @@ pub(crate) enum Clause {
     ExistsIsNotFailure,
     /// A tombstone of which the answer was lost is read back.
     TombstoneReadBack,
+    /// Likewise `gc/<n>`.
+    GcReadBack,
 
     // Rule 5: what may be deleted.
     /// `forget` deletes nothing.
@@ -115,6 +119,8 @@ pub(crate) enum Clause {
     MergeVerifiedAgain,
 
     // Rule 8: undelete.
+    /// An undelete commits a new number; what was forgotten never counts again.
+    UndeleteCommitsAnew,
     /// An undelete registers.
     UndeleteRegisters,
     /// An undelete checks every blob.

@@ -161,10 +161,11 @@ pub(crate) fn two_forget() -> Protocol {
 pub(crate) fn undelete() -> Protocol {
     Protocol {
         writers: vec![Task::undelete(0, 1)],
-        collectors: 2,
+        collectors: 1,
         collections: 1,
         fences: true,
         forgetters: 1,
+        forgets: 1,
         ..Protocol::new(Store::new().pack(A).pack(B).commit(0, B).commit(0, A).forget(0, 1, false))
     }
 }

@@ -275,7 +275,10 @@ impl At<'_> {
                     || self.task.undelete != 0 && !protocol.holds(Clause::UndeleteChecks)
             }
             Do::ReadParent => writer.checked && !protocol.holds(Clause::ParentAgain),
-            Do::Register => self.task.undelete != 0 && !protocol.holds(Clause::UndeleteRegisters),
+            Do::Register => {
+                self.task.undelete != 0 && !protocol.holds(Clause::UndeleteRegisters)
+                    || !protocol.holds(Clause::Registers)
+            }
             Do::ListTip | Do::ReadGc | Do::Send => false,
         } {
             at += 1;
