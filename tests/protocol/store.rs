@@ -114,10 +114,11 @@ impl Series {
         (1..NUMBERS).filter(|number| condition(*number)).fold(0, |blobs, number| blobs | self.root(number))
     }
 
-    /// Puts a record under a name and starts what is known of it anew.
+    /// Puts a record under a name and starts what is known of it anew. Until when a number can be undeleted was said
+    /// once and for all when it was forgotten.
     pub(crate) fn put(&mut self, number: u8, record: Record) {
         self.records[usize::from(number)] = record;
-        for known in [&mut self.expired, &mut self.acknowledged, &mut self.forgotten] {
+        for known in [&mut self.acknowledged, &mut self.forgotten] {
             *known &= !bit(number);
         }
     }

@@ -109,6 +109,7 @@ pub(crate) fn fenced_numbers() -> Protocol {
         collectors: 1,
         collections: 2,
         fences: true,
+        answers_are_lost: true,
         ..Protocol::new(Store::new().pack(A).commit(0, A))
     }
 }
