@@ -43,6 +43,7 @@ losses! {
     seen_after_gc: SeenAfterGc in collection breaks COUNTED;
     hit_is_not_condemned: HitIsNotCondemned in collection breaks COUNTED;
     checked_again: CheckedAgain in collection breaks COUNTED;
+    checked_again_by_a_feed: CheckedAgain in feed breaks COUNTED;
     parent_again: ParentAgain in forgotten_parent breaks COUNTED;
     // Rule 3.
     giving_up_leaves: GivingUpLeaves in collection breaks COUNTED;
