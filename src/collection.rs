@@ -23,7 +23,7 @@ use crate::clock::Timestamp;
 use crate::codec::{Decode, Encode};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
-use crate::id::{ObjectId, SeriesTag};
+use crate::id::{ObjectId, SeriesTag, WriterId};
 use crate::layout::{self, Name};
 use crate::object;
 use crate::store::{Created, Store};
@@ -80,6 +80,8 @@ pub(crate) struct Plan {
 pub(crate) struct Ended {
     /// Numbers that a writer that was fenced may yet put its record at, so that none of them is ever freed.
     pub(crate) pinned: Vec<Numbers>,
+    /// The registrations that this collection fenced, ascending: these are removed, and no others.
+    pub(crate) fenced: Vec<WriterId>,
 }
 
 /// Runs of numbers of a series, from a first to a last one, ascending and apart.
@@ -193,18 +195,29 @@ impl Collections {
         Ok((now.number == number && now.open().is_some()).then_some(number))
     }
 
-    /// Says that a collection has ended, and tidies away those before it, which nobody reads any more.
+    /// Whether a collection hasn't ended yet.
+    pub(crate) async fn is_open(&self, number: u64) -> Result<bool> {
+        let standing = self.standing().await?;
+        Ok(standing.number == number && standing.open().is_some())
+    }
+
+    /// Says that a collection has ended, and tidies away those before it, which nobody reads any more; what its end hands
+    /// on, which may be another's word.
     ///
     /// The highest of the sequence stays: its name must never be free again.
-    pub(crate) async fn end(&self, number: u64, ended: Ended) -> Result<()> {
-        let (name, body) = (Name::CollectionEnd(number), CollectionBody::Ended(ended));
+    pub(crate) async fn end(&self, number: u64, ended: Ended) -> Result<Ended> {
+        let (name, body) = (Name::CollectionEnd(number), CollectionBody::Ended(ended.clone()));
         let Parts { store, keyring, .. } = &self.parts;
-        if self.create(name, number, body.clone()).await? == Created::Theirs
-            && read(store, keyring, name, number).await?.is_none()
-        {
-            // Who can only add has put something there.
-            store.delete(&name.to_string()).await?;
-            self.create(name, number, body).await?;
+        let mut holds = ended;
+        if self.create(name, number, body.clone()).await? == Created::Theirs {
+            match read(store, keyring, name, number).await? {
+                Some(CollectionBody::Ended(theirs)) => holds = theirs,
+                _ => {
+                    // Who can only add has put something there.
+                    store.delete(&name.to_string()).await?;
+                    self.create(name, number, body).await?;
+                }
+            }
         }
         for listed in store.list(layout::COLLECTIONS).await? {
             if let Some(name @ (Name::Collection(older) | Name::CollectionEnd(older))) = Name::parse(&listed.name)
@@ -214,7 +227,7 @@ impl Collections {
                 tracing::warn!(%error, "could not tidy away an old collection; a later one will");
             }
         }
-        Ok(())
+        Ok(holds)
     }
 
     async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<Created> {
@@ -327,7 +340,7 @@ impl Plan {
 
 impl Ended {
     fn is_sound(&self) -> bool {
-        are_sound(&self.pinned)
+        are_sound(&self.pinned) && self.fenced.is_sorted_by(|a, b| a < b)
     }
 }
 

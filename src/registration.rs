@@ -11,6 +11,9 @@
 //!                          │                              └─────────── go on with n + 1 <── won ────┘  │
 //!                          └──────── register anew for the number after the winner's <────────────────┘
 //! ```
+//! Having registered, it lists the series once more: if its number is taken
+//! already, it begins again.
+//!
 //! A registration stands for its number and, while it lives, for those after
 //! it: its writer commits again and again at one request each. To fence it, put
 //! a tombstone at the series' next number: the writer notices when it loses it.
@@ -44,9 +47,6 @@ const AHEAD_MAX: i64 = 24 * 60 * 60;
 
 /// How many numbers a commit contends for before it gives up.
 pub(crate) const CONTESTS: u32 = 16;
-
-/// How often a writer registers anew when what it continues goes before it is read.
-const REGISTRATIONS: u32 = 4;
 
 /// How many numbers a fence contends for before it gives up.
 const FENCES: u32 = 64;
@@ -161,28 +161,26 @@ impl Registration {
     }
 
     async fn register(&mut self) -> Result<()> {
-        for _ in 1..REGISTRATIONS {
-            match self.register_once().await {
-                // The record that was the newest isn't any more, and was collected before it was read.
-                Err(error) if error.is_not_found() => self.id = WriterId::new(self.parts.surroundings.random()),
-                other => return other,
+        for _ in 0..CONTESTS {
+            let tip = self.timelines.tip(&self.tag).await?;
+            let number = tip.map_or(Some(1), |tip| tip.next_number());
+            let number = number.ok_or_else(|| self.out_of_numbers())?;
+            self.write_registration(number).await?;
+            let read = self.read_after_registering(tip, number).await;
+            if matches!(read, Ok(true)) {
+                return Ok(());
             }
-        }
-        self.register_once().await
-    }
-
-    async fn register_once(&mut self) -> Result<()> {
-        let tip = self.timelines.tip(&self.tag).await?;
-        let number = tip.map_or(Some(1), |tip| tip.next_number());
-        let number = number.ok_or_else(|| self.out_of_numbers())?;
-        self.write_registration(number).await?;
-
-        let read = self.read_after_registering(tip).await;
-        if read.is_err() {
             // Nothing was issued under it, so nothing can land late.
             self.remove(&self.id).await;
+            self.id = WriterId::new(self.parts.surroundings.random());
+            match read {
+                // The record that was the newest isn't any more, and was collected before it was read.
+                Err(error) if error.is_not_found() => {}
+                other => other.map(drop)?,
+            }
         }
-        read
+        let reason = format!("other writers took {CONTESTS} numbers in a row; run it again");
+        Err(Error::conflict(format!("series {:?}", self.series), reason))
     }
 
     fn out_of_numbers(&self) -> Error {
@@ -211,13 +209,23 @@ impl Registration {
     }
 
     /// Reads the collections, then what still counts, then the parent: in this order, after registering.
-    async fn read_after_registering(&mut self, tip: Option<SnapshotName>) -> Result<()> {
-        let collected = collection::condemned(&self.parts.store, &self.parts.keyring).await?;
-        let kept = self.timelines.kept(&self.tag).await?.kept;
+    ///
+    /// False if the number was taken before the registration: it may have been forgotten since, and be about to be
+    /// freed, so that it could be won and not count. The highest number never is, so that it shows.
+    async fn read_after_registering(&mut self, tip: Option<SnapshotName>, number: u64) -> Result<bool> {
+        let (store, keyring) = (&self.parts.store, &self.parts.keyring);
+        let collected = async {
+            let collected = collection::condemned(store, keyring).await?;
+            Ok((collected, self.timelines.kept(&self.tag).await?.kept))
+        };
+        let ((collected, kept), now) = futures::try_join!(collected, self.timelines.tip(&self.tag))?;
+        if now.is_some_and(|now| now.number >= number) {
+            return Ok(false);
+        }
         let Some(name) = tip else {
             (self.collection, self.condemned) = collected;
             (self.tip, self.parent, self.lost) = (None, None, false);
-            return Ok(());
+            return Ok(true);
         };
         let newest = self.timelines.read(&name).await?;
         let time = newest.record.time;
@@ -240,7 +248,7 @@ impl Registration {
         // Only now, so that who tries again after a failure still sees that a collection came between.
         (self.collection, self.condemned) = collected;
         (self.tip, self.parent, self.lost) = (Some(tip), parent, false);
-        Ok(())
+        Ok(true)
     }
 
     /// One attempt at the next number, at one request: the snapshot if it is ours, nothing if another took it.

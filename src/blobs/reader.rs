@@ -4,7 +4,7 @@
 //! an index nor more than one round trip; then like every blob in the packs that
 //! no segment describes yet, and in the segments.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,6 +30,9 @@ const CACHE_BLOCKS: usize = 512;
 
 /// How many packs' headers are remembered.
 const CACHE_HEADERS: usize = 4096;
+
+/// How often the index is looked at before a reader gives up, if it tells of another place each time.
+const REFRESHES: u32 = 64;
 
 /// A block that begins so early in its pack is fetched together with the pack's header.
 const NEAR: u32 = 32 << 10;
@@ -87,8 +90,8 @@ impl BlobReader {
         }
     }
 
-    /// Reads one blob: tries every place where it may be, and asks the store for newer segments once before it gives
-    /// up.
+    /// Reads one blob: tries every place where it may be, and asks the store for newer segments before it gives up, as
+    /// long as these tell of other places.
     pub(crate) async fn read(&self, kind: BlockKind, id: &BlobId) -> Result<Bytes> {
         let mut failure = None;
         if kind == BlockKind::Nodes
@@ -103,38 +106,48 @@ impl BlobReader {
                 }
             }
         }
-        for refresh in [false, true] {
-            if refresh {
+        let mut tried = HashSet::new();
+        for refreshed in 0..REFRESHES {
+            if refreshed > 0 {
                 self.index.refresh(Want::Pages).await?;
             }
-            let known = self.index.find_recent(id);
-            if let Some(blob) = self.read_any(kind, id, known, &mut failure).await {
+            let before = tried.len();
+            let known = self.index.recent_places(id);
+            if let Some(blob) = self.read_any(kind, id, known, &mut tried, &mut failure).await {
                 return Ok(blob);
             }
             let (locations, missed) = self.index.locate(id).await?;
             failure = missed.or(failure);
-            if let Some(blob) = self.read_any(kind, id, locations, &mut failure).await {
+            if let Some(blob) = self.read_any(kind, id, locations, &mut tried, &mut failure).await {
                 return Ok(blob);
             }
             // Last, since the packs that an old record names are mostly gone.
             self.index.load_recent().await?;
-            let loaded = self.index.find_recent(id).filter(|location| known != Some(*location));
-            if let Some(blob) = self.read_any(kind, id, loaded, &mut failure).await {
+            let loaded = self.index.recent_places(id);
+            if let Some(blob) = self.read_any(kind, id, loaded, &mut tried, &mut failure).await {
                 return Ok(blob);
+            }
+            // What was moved once may have been moved again before it was read.
+            if refreshed > 0 && tried.len() == before {
+                break;
             }
         }
         Err(failure.filter(|error| !error.is_not_found()).unwrap_or_else(|| self.unknown(id)))
     }
 
-    /// Reads a blob from the first of these places where it can be had.
+    /// Reads a blob from the first of these places that weren't tried and where it can be had.
     async fn read_any(
         &self,
         kind: BlockKind,
         id: &BlobId,
-        locations: impl IntoIterator<Item = Location, IntoIter: Send> + Send,
+        locations: Vec<Location>,
+        tried: &mut HashSet<Location>,
         failure: &mut Option<Error>,
     ) -> Option<Bytes> {
         for location in locations {
+            if !tried.insert(location) {
+                continue;
+            }
             match self.read_at(kind, id, &location).await {
                 Ok(blob) => return Some(blob),
                 Err(error) => *failure = Some(error),

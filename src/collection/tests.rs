@@ -21,7 +21,10 @@ fn plan() -> Plan {
 }
 
 fn ended() -> Ended {
-    Ended { pinned: vec![Numbers { tag: SeriesTag::new([6; 16]), runs: vec![(10, 12)] }] }
+    Ended {
+        pinned: vec![Numbers { tag: SeriesTag::new([6; 16]), runs: vec![(10, 12)] }],
+        fenced: vec![WriterId::new([8; 16])],
+    }
 }
 
 #[test]

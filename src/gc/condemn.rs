@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 
 use crate::blobs::{Condemned, list_packs};
-use crate::collection::{Authority, Collections, Plan, Standing, State};
+use crate::collection::{Authority, Collections, Ended, Plan, Standing, State};
 use crate::error::{Error, Result};
 use crate::gc::marks::Marks;
 use crate::gc::survey::Survey;
@@ -63,7 +63,7 @@ impl Repository {
         packs.sort_unstable();
         packs.dedup();
         let inherited = match &before.state {
-            State::Idle(ended) => ended.clone(),
+            State::Idle(ended) => Ended { fenced: Vec::new(), ..ended.clone() },
             State::Open(_) => return Err(Error::worker("a collection was planned while another was open")),
         };
         let segments = merged.into_iter().collect();

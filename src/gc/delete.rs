@@ -26,6 +26,12 @@ impl Repository {
         fences: Vec<Fence>,
         report: &mut GcReport,
     ) -> Result<()> {
+        // Who ended it meanwhile has removed the registrations that he fenced, which then seemed to have ended by
+        // themselves: where their records may yet be put only his word says.
+        if !collections.is_open(number).await? {
+            report.finished = true;
+            return Ok(());
+        }
         self.delete_packs(&plan, report).await?;
         if !report.left.is_empty() {
             // As long as it is there nobody may rely on it, so the collection stays open.
@@ -36,16 +42,18 @@ impl Repository {
             return Ok(());
         }
         let mut ended = plan.inherited.clone();
-        for Fence { tag, run, .. } in &fences {
-            Numbers::add(&mut ended.pinned, *tag, *run);
+        ended.fenced = fences.iter().map(|fence| fence.writer).collect();
+        ended.fenced.sort_unstable();
+        for Fence { tag, run, .. } in fences {
+            Numbers::add(&mut ended.pinned, tag, run);
         }
         self.delete_records(&plan, &ended, report).await?;
         self.tidy_lists(report).await?;
         self.tidy_slots(report).await?;
         report.temporary_files = self.store().sweep_temporary(self.surroundings().clock.now()).await?;
-        collections.end(number, ended).await?;
-        // Only now that it is written down where their records may yet be put.
-        for Fence { writer, .. } in fences {
+        let ended = collections.end(number, ended).await?;
+        // Only now, and only those of which it is written down where their records may yet be put.
+        for writer in ended.fenced {
             self.remove(Name::Writer(writer), report).await?;
         }
         report.finished = true;

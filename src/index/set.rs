@@ -111,6 +111,11 @@ impl Index {
         self.recent.read().unwrap_or_else(PoisonError::into_inner).find(id)
     }
 
+    /// Everywhere where a blob is, by the packs that no segment describes and whose footers were read.
+    pub(crate) fn recent_places(&self, id: &BlobId) -> Vec<Location> {
+        self.recent.read().unwrap_or_else(PoisonError::into_inner).find_all(id)
+    }
+
     fn unread(&self) -> Vec<PackRef> {
         self.recent.read().unwrap_or_else(PoisonError::into_inner).unread()
     }
@@ -246,7 +251,7 @@ impl Index {
 
     /// Everywhere where `id` is according to the segments and footers at hand.
     pub(crate) fn places(&self, id: &BlobId) -> Result<Vec<Location>> {
-        let mut places = self.recent.read().unwrap_or_else(PoisonError::into_inner).find_all(id);
+        let mut places = self.recent_places(id);
         for segment in self.segments().iter().filter(|segment| !segment.is_remote()) {
             places.extend(segment.find_local(id)?);
         }
@@ -262,7 +267,7 @@ impl Index {
         let mut found = HashMap::with_capacity(ids.len());
         found.extend(ids.iter().filter_map(|id| Some((*id, self.find_recent(id)?))));
         let mut left: Arc<[BlobId]> = ids.iter().filter(|id| !found.contains_key(*id)).copied().collect();
-        for refresh in [false, true] {
+        for _ in 0..LISTINGS {
             let mut gone = false;
             let (remote, local): (Vec<_>, Vec<_>) = self.segments().into_iter().partition(|one| one.is_remote());
             // Those at hand one after the other, since each finds some; of the others a round trip is what counts.
@@ -284,7 +289,7 @@ impl Index {
                     return Ok(found);
                 }
             }
-            if !gone || refresh {
+            if !gone {
                 break;
             }
             self.refresh(Want::Bulk).await?;

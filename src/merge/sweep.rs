@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 
 use crate::blobs::{Condemned, list_packs};
-use crate::collection::{Collections, Plan};
+use crate::collection::{Collections, Ended, Plan};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
 use crate::index::{RecentPack, Want};
@@ -67,7 +67,10 @@ impl Repository {
         report.segments_deleted += swept.deleted;
         left += swept.left.len() as u64;
         report.left = left;
-        if left == 0 { collections.end(number, plan.inherited.clone()).await } else { Ok(()) }
+        if left == 0 {
+            collections.end(number, Ended { fenced: Vec::new(), ..plan.inherited.clone() }).await?;
+        }
+        Ok(())
     }
 
     /// Deletes index segments that were merged, unless something that one says of the packs that are `there` is told
