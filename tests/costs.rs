@@ -101,8 +101,8 @@ async fn upload(count: u64) -> u64 {
     for numbers in &rounds {
         let (opening, rest) = change(&counting, &repository, numbers, 2).await;
         // The registration, created twice to see the second refused; the listings for the number, for what was
-        // collected and for what still counts; the parent's record.
-        let expected = [(Kind::Put, 2), (Kind::Delete, 0), (Kind::Get, 1), (Kind::Head, 0), (Kind::List, 4)];
+        // collected, for what still counts and for whether the number was taken; the parent's record.
+        let expected = [(Kind::Put, 2), (Kind::Delete, 0), (Kind::Get, 1), (Kind::Head, 0), (Kind::List, 6)];
         assert_eq!(calls(&opening), expected, "{:#?}", opening.log);
         // A pack and the record that names it; the registration ends.
         let mut expected = [(Kind::Put, 2), (Kind::Delete, 1), (Kind::Get, 0), (Kind::Head, 0), (Kind::List, 0)];

@@ -167,7 +167,8 @@ async fn what_others_changed_costs_the_nodes_above_alone() {
     assert!((BACKUPS..=BACKUPS + 2).contains(&packs), "{packs}");
     // And where they are.
     let index = counts.under(Kind::List, "index") + counts.under(Kind::Get, "index/");
-    assert_eq!(counts.total(), 2 + BACKUPS + packs + index);
+    assert_eq!(counts.under(Kind::List, "kept/"), 1);
+    assert_eq!(counts.total(), 3 + BACKUPS + packs + index);
 }
 
 #[tokio::test]
