@@ -21,7 +21,7 @@ use backstop::{
 use common::{Fault, FaultyStore, Random, Reply};
 use futures::StreamExt;
 use helpers::{contents, memory, names, open, quiet, secret};
-use object_store::ObjectStore;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 type Contents = BTreeMap<Key, Vec<u8>>;
 
@@ -63,11 +63,17 @@ const LIFE: &[Step] = &[
     Step::Write(4),
     Step::Forget(2),
     Step::Undelete(2),
-    Step::Merge,
     Step::Forget(4),
     Step::Collect,
     Step::Write(5),
 ];
+
+/// Of a repository that is there and has many small packs, most of which are of snapshots that were forgotten.
+const LATER_LIFE: &[Step] =
+    &[Step::Merge, Step::Write(3), Step::Forget(COMMITS), Step::Collect, Step::Merge, Step::Write(5)];
+
+/// Commits of a feed before that.
+const COMMITS: u64 = 40;
 
 /// The series of all steps.
 const SERIES: &str = "accounts";
@@ -184,10 +190,34 @@ async fn assert_sound(repository: &Repository, what: &str) {
     assert!(report.is_sound(), "{what}: {:#?}", report.findings);
 }
 
+/// Everything that a store holds.
+type Objects = Arc<BTreeMap<String, Vec<u8>>>;
+
+/// A repository with many small packs.
+async fn fragmented() -> Objects {
+    let store = memory();
+    let repository = helpers::create(&store).await;
+    let options = FeedOptions::default().with_interval(Duration::ZERO);
+    let feed = repository.feed(SERIES, options).await.unwrap();
+    for number in 1..=COMMITS {
+        let content = Random::new(number).bytes(3_000);
+        feed.put(&key(&format!("photo {}", number % 7)), content, &Metadata::default()).await.unwrap();
+    }
+    feed.close().await.unwrap();
+    let forgets = (1..COMMITS - 1).fold(ForgetOptions::default(), |all, number| all.with_snapshot(SERIES, number));
+    let plan = repository.plan_forget(&forgets.with_undelete_for(Duration::ZERO)).await.unwrap();
+    repository.forget(&plan).await.unwrap();
+    assert!(repository.plan_merge().await.unwrap().is_due());
+    Arc::new(helpers::dump(&store).await)
+}
+
 /// Lives through it all, the `k`-th call going wrong; whether there were so many.
-async fn live(k: u64, crash: Option<Crash>) -> bool {
+async fn live(life: &[Step], begin: Objects, k: u64, crash: Option<Crash>) -> bool {
     let what = format!("call {k}, {crash:?}");
     let inner = memory();
+    for (name, bytes) in begin.iter() {
+        inner.put(&name.as_str().into(), bytes.clone().into()).await.unwrap();
+    }
     let calls = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&calls);
     let faulty = FaultyStore::new(Arc::clone(&inner), move |_| {
@@ -200,7 +230,7 @@ async fn live(k: u64, crash: Option<Crash>) -> bool {
     });
     let (mut expected, mut forgotten, mut store) = (Expected::default(), Vec::new(), faulty.shared());
     let mut hit = false;
-    for step in LIFE {
+    for step in life {
         if let Step::Forget(number) = step {
             forgotten.push(*number);
         }
@@ -253,10 +283,13 @@ async fn assert_clean(store: &Arc<dyn ObjectStore>, what: &str) {
     }
 }
 
-async fn at_every_call(crash: Crash) {
-    live(0, None).await;
+async fn at_every_call(life: &'static [Step], begin: Objects, crash: Crash) {
+    live(life, Arc::clone(&begin), 0, None).await;
     let mut cases = futures::stream::iter(0u64..)
-        .map(|k| tokio::spawn(async move { (k, live(k, Some(crash)).await) }))
+        .map(|k| {
+            let begin = Arc::clone(&begin);
+            tokio::spawn(async move { (k, live(life, begin, k, Some(crash)).await) })
+        })
         .buffered(AT_ONCE);
     let mut last = 0;
     while let Some(case) = cases.next().await {
@@ -266,20 +299,25 @@ async fn at_every_call(crash: Crash) {
             break;
         }
     }
-    assert!(last > 150, "the life makes {last} calls");
+    assert!(last > 100, "the life makes {last} calls");
+}
+
+async fn at_every_call_of_all(crash: Crash) {
+    at_every_call(LIFE, Objects::default(), crash).await;
+    at_every_call(LATER_LIFE, fragmented().await, crash).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_before_it_is_done() {
-    at_every_call(Crash::FailsBefore).await;
+    at_every_call_of_all(Crash::FailsBefore).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn failing_after_it_was_done() {
-    at_every_call(Crash::FailsAfter).await;
+    at_every_call_of_all(Crash::FailsAfter).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dying_there() {
-    at_every_call(Crash::Dies).await;
+    at_every_call_of_all(Crash::Dies).await;
 }
