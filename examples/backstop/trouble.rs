@@ -104,11 +104,15 @@ fn advice(error: &backstop::Error) -> Option<&'static str> {
             Some("check the path, or create a repository there with `backstop init`")
         }
         backstop::Error::NotFound { object } if object.contains("snapshot") => {
-            Some("`backstop snapshots` lists what there is")
+            Some("`backstop snapshots` lists what there is, with --forgotten what can be undeleted")
         }
         backstop::Error::WrongSecret { .. } => Some(
             "check --passphrase-file, --key-file, BACKSTOP_PASSPHRASE and BACKSTOP_KEY_FILE, and the repository's URL",
         ),
+        backstop::Error::Conflict { reason, .. } if reason.contains("plan anew") => {
+            Some("run the command again; it plans anew")
+        }
+        backstop::Error::AppendOnly { .. } => Some("`backstop key list` shows which keys may do all"),
         backstop::Error::UnsafeStore { .. } => Some("single-writer mode is --single-writer"),
         backstop::Error::Store { retryable: true, .. } => {
             Some("run the command again; what was stored isn't sent twice")
