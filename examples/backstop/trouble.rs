@@ -94,6 +94,13 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     messages
 }
 
+/// Whether a full disk is the cause.
+pub(crate) fn is_storage_full(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (**error).source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 /// What to do on this command line; what holds everywhere is in the library's messages.
 fn advice(error: &backstop::Error) -> Option<&'static str> {
     match error {

@@ -7,7 +7,7 @@ use crate::commands::Done;
 use crate::interrupt::unless_interrupted;
 use crate::output::Output;
 use crate::progress::Watch;
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, is_storage_full};
 use crate::{connection, human, json};
 
 /// How many objects that could not be deleted are named.
@@ -53,7 +53,14 @@ fn options(arguments: &GcArguments) -> GcOptions {
 async fn collect(repository: &Repository, plan: GcPlan, global: &Global) -> Result<GcReport, Trouble> {
     let watch = Watch::start(global);
     let left = || "the collection is not complete; the next `backstop gc` goes on with it".to_owned();
-    unless_interrupted(repository.gc(plan, watch.progress()), left).await
+    let collection = async { Ok(repository.gc(plan, watch.progress()).await) };
+    unless_interrupted(collection, left).await?.map_err(|error| match is_storage_full(&error) {
+        true => Trouble::from(error).hint(
+            "what is needed is copied before anything is deleted: free some space elsewhere, \
+             or try `backstop gc --waste 100`, which copies least",
+        ),
+        false => error.into(),
+    })
 }
 
 fn tell(plan: &GcPlan, global: &Global, output: &mut Output) -> std::io::Result<()> {
