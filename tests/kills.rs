@@ -114,6 +114,7 @@ impl Life {
         let output = child.wait_with_output().unwrap();
         let cut_off = output.status.signal().is_some();
         if cut_off {
+            println!("  {action:?} was cut off after {moment:?}");
             *self.killed.entry(action).or_default() += 1;
         } else {
             expect(&output, 0);
@@ -125,7 +126,7 @@ impl Life {
     #[expect(clippy::disallowed_methods, reason = "moments of kills are chosen from how long a command takes")]
     fn run(&mut self, action: Action, line: &[&str]) {
         let begun = std::time::Instant::now();
-        self.setting.succeed(line);
+        println!("  {}", self.setting.succeed(line).trim_end().replace('\n', "\n  "));
         let length = self.lengths.get_mut(&action).unwrap();
         *length = (*length * 3 + begun.elapsed()) / 4;
     }
@@ -275,7 +276,7 @@ fn temporary_files_are_swept(life: &mut Life) {
         File::options().write(true).open(path).unwrap().set_modified(long_ago).unwrap();
     }
     life.collect_once();
-    assert_eq!(temporary_files(&repository), [young.clone()]);
+    assert_eq!(temporary_files(&repository), std::slice::from_ref(&young));
     fs::remove_file(young).unwrap();
 }
 
