@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use backstop::{
-    BackupOptions, CheckOptions, CheckReport, ChunkerParameters, CreateOptions, FindingKind, Key, NoProgress,
-    OpenOptions, Phase, Progress, Repository, Secret,
+    BackupOptions, CheckOptions, CheckReport, ChunkerParameters, CreateOptions, FindingKind, ForgetOptions, Key,
+    NoProgress, OpenOptions, Phase, Progress, Repository, Secret,
 };
 use common::{Fault, FaultyStore, Kind, Random, Reply};
 use futures::TryStreamExt;
@@ -212,4 +212,34 @@ async fn a_store_that_fails_is_an_error_and_no_finding() {
         let error = repository.check(&CheckOptions::default(), Arc::new(NoProgress)).await.unwrap_err();
         assert!(!error.is_corrupt() && error.to_string().contains(prefix), "{error}");
     }
+}
+
+#[tokio::test]
+async fn a_pack_that_is_gone_is_a_defect_only_where_a_snapshot_needs_it() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let repository = create(&store).await;
+    let folder = tempfile::tempdir().unwrap();
+    let packs = async || -> Vec<_> {
+        store.list(Some(&"packs".into())).map_ok(|meta| meta.location).try_collect().await.unwrap()
+    };
+    std::fs::write(folder.path().join("file"), Random::new(1).bytes(40_000)).unwrap();
+    backup(&repository, folder.path(), &BackupOptions::default()).await;
+    let first = packs().await;
+    std::fs::write(folder.path().join("file"), Random::new(2).bytes(40_000)).unwrap();
+    backup(&repository, folder.path(), &BackupOptions::default()).await;
+
+    // As a collection does that leaves the segments alone which say little that doesn't hold any more.
+    for pack in &first {
+        store.delete(pack).await.unwrap();
+    }
+    let report = check(&open(&store).await, None).await;
+    assert!(report.defects > 0, "{report:?}");
+    assert!(report.findings.iter().any(|finding| finding.kind == FindingKind::Missing && finding.affected_count > 0));
+    let named = ForgetOptions::default().with_snapshot("default", 1).with_undelete_for(std::time::Duration::ZERO);
+    repository.forget(&repository.plan_forget(&named).await.unwrap()).await.unwrap();
+    let report = check(&open(&store).await, None).await;
+    assert!(report.is_sound(), "{:?}", report.findings);
+    let told = |finding: &backstop::Finding| (finding.kind, finding.object.clone());
+    let expected: Vec<_> = first.iter().map(|pack| (FindingKind::Leftover, pack.to_string())).collect();
+    assert_eq!(report.findings.iter().map(told).collect::<Vec<_>>(), expected);
 }

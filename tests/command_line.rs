@@ -3,135 +3,17 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test stops where it fails")]
 #![cfg(unix)]
 
+mod command;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
-use std::sync::OnceLock;
+use std::process::Stdio;
 
 use backstop::{CommitOptions, Key, Metadata, OpenOptions, Repository, Secret, WriterOptions};
+use command::{Setting, expect, objects, of_type, read};
 use serde_json::Value;
-use tempfile::TempDir;
-
-/// The example, built as this test was, and up to date also where this test alone is run.
-fn binary() -> &'static Path {
-    static BINARY: OnceLock<PathBuf> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let test = std::env::current_exe().unwrap();
-        let folder = test.parent().and_then(Path::parent).unwrap();
-        if let Some(cargo) = std::env::var_os("CARGO") {
-            let target = folder.parent().unwrap();
-            // A profile's folder has its name, but for those that share "debug".
-            let profile = folder.file_name().filter(|name| *name != "debug").unwrap_or("test".as_ref());
-            let mut build = Command::new(cargo);
-            build.args(["build", "--quiet", "--example", "backstop"]);
-            build.arg("--profile").arg(profile).arg("--target-dir").arg(target);
-            let features = [
-                ("aws", cfg!(feature = "aws")),
-                ("gcp", cfg!(feature = "gcp")),
-                ("azure", cfg!(feature = "azure")),
-                ("bench", cfg!(feature = "bench")),
-            ];
-            for (feature, _) in features.iter().filter(|(_, on)| *on) {
-                build.args(["--features", feature]);
-            }
-            assert!(build.current_dir(env!("CARGO_MANIFEST_DIR")).status().unwrap().success());
-        }
-        folder.join("examples/backstop")
-    })
-}
-
-/// A repository, its key and a tree, in a folder that goes away.
-struct Setting {
-    folder: TempDir,
-}
-
-impl Setting {
-    fn new() -> Self {
-        let setting = Self { folder: tempfile::tempdir().unwrap() };
-        fs::write(setting.path("key"), [7; 32]).unwrap();
-        let source = setting.path("source");
-        fs::create_dir_all(source.join("sub")).unwrap();
-        fs::write(source.join("a"), "hello\n").unwrap();
-        fs::write(source.join("sub/b"), "world\n").unwrap();
-        fs::write(source.join("sub/big"), (0..300_000u32).flat_map(u32::to_le_bytes).collect::<Vec<_>>()).unwrap();
-        symlink("a", source.join("link")).unwrap();
-        setting
-    }
-
-    /// With a repository in place.
-    fn created() -> Self {
-        let setting = Self::new();
-        setting.succeed(&["init"]);
-        setting
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn text(&self, name: &str) -> String {
-        self.path(name).to_str().unwrap().to_owned()
-    }
-
-    /// Runs in the folder, with the key and the repository given by the environment.
-    fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(binary());
-        command.args(arguments).current_dir(self.folder.path()).stdin(Stdio::null()).env_remove("BACKSTOP_PASSPHRASE");
-        command.env("BACKSTOP_REPOSITORY", self.path("repository")).env("BACKSTOP_KEY_FILE", self.path("key"));
-        command.env("XDG_CACHE_HOME", self.path("cache")).env("TZ", "UTC");
-        command
-    }
-
-    fn run(&self, arguments: &[&str]) -> Output {
-        self.command(arguments).output().unwrap()
-    }
-
-    /// What a command that must end with 0 writes to standard output.
-    fn succeed(&self, arguments: &[&str]) -> String {
-        expect(&self.run(arguments), 0).0
-    }
-
-    /// Backs the tree up once it has settled: what was just written isn't relied on, and would differ in the next backup.
-    fn back_up(&self) {
-        std::thread::sleep(std::time::Duration::from_millis(25));
-        self.succeed(&["backup", "source"]);
-    }
-
-    /// What a command that must fail writes to standard error.
-    fn fail(&self, arguments: &[&str], status: i32) -> String {
-        expect(&self.run(arguments), status).1
-    }
-
-    /// The objects that a command prints.
-    fn objects(&self, arguments: &[&str]) -> Vec<Value> {
-        objects(&self.succeed(&[&["--json"], arguments].concat()))
-    }
-}
-
-/// Standard output and standard error of a command that must end with `status`.
-fn expect(output: &Output, status: i32) -> (String, String) {
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let (out, err) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(status), "stdout: {out}\nstderr: {err}");
-    assert!(!err.contains("panicked"), "{err}");
-    (out, err)
-}
-
-fn objects(lines: &str) -> Vec<Value> {
-    let objects: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert!(objects.iter().all(|object| object["type"].is_string()), "{objects:?}");
-    objects
-}
-
-fn of_type<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
-    objects.iter().filter(|object| object["type"] == kind).collect()
-}
-
-fn read(path: impl AsRef<Path>) -> String {
-    fs::read_to_string(path).unwrap()
-}
 
 #[test]
 fn a_folder_goes_in_and_comes_back() {
@@ -321,7 +203,7 @@ fn what_fails_says_why_and_what_to_do() {
 #[test]
 fn wrong_usage_ends_with_2() {
     let setting = Setting::new();
-    let lines: [&[&str]; 15] = [
+    let lines: [&[&str]; 22] = [
         &[],
         &["frobnicate"],
         &["backup"],
@@ -336,6 +218,13 @@ fn wrong_usage_ends_with_2() {
         &["history", "default", "a", "--from", "yesterday"],
         &["check", "--read-data=0"],
         &["backup", "source", "--tag", "x"],
+        &["forget"],
+        &["forget", "latest"],
+        &["forget", "--keep-within", "14"],
+        &["forget", "--keep-daily", "1", "--utc-offset", "1"],
+        &["undelete", "default"],
+        &["gc", "--waste", "101"],
+        &["gc", "--wait", "-1s"],
         &["--key-file", "key", "--passphrase-file", "key", "stats"],
     ];
     for line in lines {

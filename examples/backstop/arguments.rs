@@ -1,10 +1,14 @@
 //! What can be written on the command line.
 
+mod retention;
+
 use std::path::PathBuf;
 
 use backstop::{Key, Moment};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
+
+pub(crate) use retention::{ForgetArguments, GcArguments, UndeleteArguments};
 
 use crate::selector::{self, Target};
 
@@ -93,6 +97,12 @@ pub(crate) enum Command {
     Stats,
     /// Merges small packs and index segments, such as a feed makes
     Merge(MergeArguments),
+    /// Forgets snapshots by rules or by name; `gc` deletes their data later
+    Forget(ForgetArguments),
+    /// Brings a forgotten snapshot back under a new number
+    Undelete(UndeleteArguments),
+    /// Deletes what no snapshot needs any more
+    Gc(GcArguments),
 }
 
 #[derive(Debug, Args)]
@@ -165,6 +175,10 @@ pub(crate) struct SnapshotsArguments {
     /// Those of one series
     #[arg(long, value_name = "NAME")]
     pub(crate) series: Option<String>,
+
+    /// Lists those that were forgotten and may still be undeleted, and until when they certainly can
+    #[arg(long)]
+    pub(crate) forgotten: bool,
 }
 
 #[derive(Debug, Args)]
@@ -272,6 +286,10 @@ pub(crate) struct KeyAddArguments {
     /// What the key is called; readable by anyone who can read the store
     #[arg(long, default_value = "")]
     pub(crate) label: String,
+
+    /// Lets it back up and restore, and neither forget nor delete anything
+    #[arg(long)]
+    pub(crate) append_only: bool,
 }
 
 #[derive(Debug, Args)]

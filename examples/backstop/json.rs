@@ -5,9 +5,10 @@
 //! in hexadecimal.
 
 use backstop::{
-    BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, Key, KeyKind, KeySlot,
-    MergePlan, MergeReport, Metadata, Phase, Posix, Repository, RepositoryStats, RestoreReport, Snapshot,
-    SnapshotStats, Timestamp, Usage,
+    BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, ForgetPlan, ForgetReport,
+    ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeySlot, MergePlan, MergeReport, Metadata, PackFate, PackReason,
+    Phase, Posix, Repository, RepositoryStats, RestoreReport, Snapshot, SnapshotDecision, SnapshotStats, Timestamp,
+    Usage, WaitingFor,
 };
 use serde_json::{Map, Value, json};
 
@@ -81,6 +82,7 @@ pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
         "root": snapshot.root.to_string(),
         "entries": snapshot.entries,
         "parent": snapshot.parent,
+        "origin": snapshot.origin.map(|origin| json!({"number": origin.number, "time": time(origin.time)})),
         "partial": snapshot.is_partial(),
         "failures": snapshot.failure_count,
         "stats": snapshot_stats(&snapshot.stats),
@@ -89,6 +91,13 @@ pub(crate) fn snapshot(snapshot: &Snapshot) -> Value {
     if let (Some(object), Some(position)) = (value.as_object_mut(), &snapshot.position) {
         bytes_field(object, "position", position);
     }
+    value
+}
+
+pub(crate) fn forgotten(one: &ForgottenSnapshot) -> Value {
+    let mut value = snapshot(&one.snapshot);
+    value["forgotten"] = time(one.forgotten).into();
+    value["until"] = time(one.until).into();
     value
 }
 
@@ -228,6 +237,7 @@ pub(crate) fn key(slot: &KeySlot) -> Value {
         "kind": key_kind(slot.kind),
         "label": slot.label,
         "created": time(slot.created),
+        "append_only": slot.append_only,
         "current": slot.current,
     })
 }
@@ -263,6 +273,111 @@ pub(crate) fn merge_report(report: &MergeReport) -> Value {
         "packs_deleted": report.packs_deleted,
         "segments_deleted": report.segments_deleted,
         "left": report.left,
+    })
+}
+
+pub(crate) fn decision(decision: &SnapshotDecision) -> Value {
+    let snapshot = &decision.snapshot;
+    json!({
+        "type": "decision",
+        "snapshot": snapshot.to_string(),
+        "series": snapshot.series,
+        "number": snapshot.number,
+        "time": time(snapshot.time),
+        "keep": decision.keep,
+        "reasons": decision.reasons.iter().map(ToString::to_string).collect::<Vec<_>>(),
+    })
+}
+
+/// What was forgotten, or without a report would be.
+pub(crate) fn forget(plan: &ForgetPlan, report: Option<&ForgetReport>) -> Value {
+    let gone = plan.forgotten().count();
+    json!({
+        "type": "forget",
+        "dry_run": report.is_none(),
+        "kept": plan.decisions.len() - gone,
+        "forgotten": gone,
+        "until": report.and_then(|report| report.until).map(time),
+    })
+}
+
+/// What was brought back, or without a snapshot would be.
+pub(crate) fn undelete(snapshot: Option<&Snapshot>, origin: &str) -> Value {
+    json!({
+        "type": "undelete",
+        "snapshot": snapshot.map(ToString::to_string),
+        "time": snapshot.map(|snapshot| time(snapshot.time)),
+        "hash": snapshot.map(|snapshot| snapshot.hash.to_string()),
+        "undeleted": origin,
+        "dry_run": snapshot.is_none(),
+    })
+}
+
+pub(crate) fn gc_plan(plan: &GcPlan) -> Value {
+    // Nothing is looked at while one isn't finished.
+    let known = |number: u64| plan.unfinished.is_none().then_some(number);
+    json!({
+        "type": "gc_plan",
+        "unfinished": plan.unfinished,
+        "due": plan.is_due(),
+        "snapshots": known(plan.snapshots),
+        "undeletable": known(plan.undeletable),
+        "forgotten": known(plan.forgotten),
+        "needed_blobs": known(plan.needed_blobs),
+        "unneeded_blobs": known(plan.unneeded_blobs),
+        "pack_bytes": known(plan.pack_bytes),
+        "packs": known(plan.packs.len() as u64),
+        "freed_bytes": known(plan.freed_bytes()),
+        "spared_packs": known(plan.spared_packs),
+        "segments": known(plan.segments),
+    })
+}
+
+pub(crate) fn pack_fate(fate: &PackFate) -> Value {
+    json!({
+        "type": "gc_pack",
+        "pack": fate.pack.to_string(),
+        "reason": pack_reason(fate.reason),
+        "bytes": fate.bytes,
+        "needed_bytes": fate.needed_bytes,
+    })
+}
+
+pub(crate) fn pack_reason(reason: PackReason) -> &'static str {
+    match reason {
+        PackReason::Unneeded => "unneeded",
+        PackReason::Sparse => "sparse",
+        PackReason::Small => "small",
+        _ => "other",
+    }
+}
+
+pub(crate) fn gc_report(report: &GcReport) -> Value {
+    let fenced = |(series, number): &(String, u64)| json!({"series": series, "number": number});
+    json!({
+        "type": "gc",
+        "number": (report.number > 0).then_some(report.number),
+        "finished": report.finished,
+        "packs_written": report.packs_written,
+        "bytes_written": report.bytes_written,
+        "packs_deleted": report.packs_deleted,
+        "bytes_deleted": report.bytes_deleted,
+        "segments_deleted": report.segments_deleted,
+        "records_deleted": report.records_deleted,
+        "rescued_blobs": report.rescued_blobs,
+        "temporary_files": report.temporary_files,
+        "fenced": report.fenced.iter().map(fenced).collect::<Vec<_>>(),
+        "waiting": report.waiting.iter().map(waiting_for).collect::<Vec<_>>(),
+        "left": report.left,
+    })
+}
+
+fn waiting_for(writer: &WaitingFor) -> Value {
+    json!({
+        "registration": writer.registration,
+        "series": writer.since.map(|_| &writer.series),
+        "host": writer.since.map(|_| &writer.host),
+        "since": writer.since.map(time),
     })
 }
 

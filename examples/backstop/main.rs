@@ -71,7 +71,10 @@ async fn run(arguments: Arguments) -> Result<Done, Trouble> {
         Command::Key(KeyCommand::Remove(arguments)) => commands::key_remove(&global, &arguments, &mut output).await,
         Command::Stats => commands::stats(&global, &mut output).await,
         Command::Merge(arguments) => commands::merge(&global, &arguments, &mut output).await,
+        Command::Forget(arguments) => commands::forget(&global, &arguments, &mut output).await,
+        Command::Undelete(arguments) => commands::undelete(&global, &arguments, &mut output).await,
+        Command::Gc(arguments) => commands::gc(&global, &arguments, &mut output).await,
     }?;
-    output.finish()?;
+    output.flush()?;
     Ok(done)
 }

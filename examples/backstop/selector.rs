@@ -50,6 +50,14 @@ impl Target {
     }
 }
 
+/// Reads `SERIES#NUMBER`.
+pub(crate) fn parse_numbered(text: &str) -> Result<(String, u64), String> {
+    match selector(text) {
+        Some(Selector::Number { series, number }) => Ok((series, number)),
+        _ => Err("name it by its number, as SERIES#NUMBER".to_owned()),
+    }
+}
+
 /// Reads a path as snapshots store it: `/` at its ends, and parts that lead nowhere, don't count.
 pub(crate) fn parse_path(text: OsString) -> Result<Key, String> {
     key(&text.into_vec())?.ok_or_else(|| "it names nothing".to_owned())
@@ -282,5 +290,9 @@ mod tests {
         assert!(Target::parse("latest:..".into()).is_err());
         assert!(Target::parse_file("latest:/".into()).is_err());
         assert!(Target::parse_snapshot("latest:x".into()).is_err());
+        assert_eq!(parse_numbered("host:/srv#3"), Ok(("host:/srv".to_owned(), 3)));
+        for wrong in ["", "a", "latest", "a@latest", "a#", "a#1:x", "2026-11-22"] {
+            assert!(parse_numbered(wrong).is_err(), "{wrong}");
+        }
     }
 }

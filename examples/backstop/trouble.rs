@@ -94,6 +94,13 @@ pub(crate) fn chain(error: &(dyn Error + 'static)) -> Vec<String> {
     messages
 }
 
+/// Whether a full disk is the cause.
+pub(crate) fn is_storage_full(error: &(dyn Error + 'static)) -> bool {
+    std::iter::successors(Some(error), |error| (**error).source())
+        .filter_map(|error| error.downcast_ref::<io::Error>())
+        .any(|error| matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded))
+}
+
 /// What to do on this command line; what holds everywhere is in the library's messages.
 fn advice(error: &backstop::Error) -> Option<&'static str> {
     match error {
@@ -104,11 +111,15 @@ fn advice(error: &backstop::Error) -> Option<&'static str> {
             Some("check the path, or create a repository there with `backstop init`")
         }
         backstop::Error::NotFound { object } if object.contains("snapshot") => {
-            Some("`backstop snapshots` lists what there is")
+            Some("`backstop snapshots` lists what there is, with --forgotten what can be undeleted")
         }
         backstop::Error::WrongSecret { .. } => Some(
             "check --passphrase-file, --key-file, BACKSTOP_PASSPHRASE and BACKSTOP_KEY_FILE, and the repository's URL",
         ),
+        backstop::Error::Conflict { reason, .. } if reason.contains("plan anew") => {
+            Some("run the command again; it plans anew")
+        }
+        backstop::Error::AppendOnly { .. } => Some("`backstop key list` shows which keys may do all"),
         backstop::Error::UnsafeStore { .. } => Some("single-writer mode is --single-writer"),
         backstop::Error::Store { retryable: true, .. } => {
             Some("run the command again; what was stored isn't sent twice")

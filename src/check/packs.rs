@@ -209,7 +209,8 @@ fn pack((name, length): (Name, u64)) -> Option<(ObjectId, u64)> {
 
 /// Names the packs that the index knows and the store doesn't.
 ///
-/// It is no defect if everything that was in them is elsewhere: they were merged, and the segments will be.
+/// It is no defect if everything that was in them is elsewhere: they were merged, and the segments will be. Nor if no
+/// snapshot needs the rest: they were collected. Who needs something of one makes it a defect.
 fn name_missing(segments: &Segments, packs: &Packs, findings: &mut Findings) -> Result<()> {
     let missing: HashMap<_, _> = segments.naming.iter().filter(|(pack, _)| !packs.states.contains_key(pack)).collect();
     let naming: BTreeSet<_> = missing.values().flat_map(|naming| naming.iter().map(|(segment, _)| *segment)).collect();
@@ -226,7 +227,7 @@ fn name_missing(segments: &Segments, packs: &Packs, findings: &mut Findings) -> 
     for (pack, naming) in missing {
         let blobs: u64 = naming.iter().map(|(_, blobs)| blobs).sum();
         let (kind, problem) = if lost.contains(pack) {
-            (FindingKind::Missing, format!("it does not exist, and the index says that {blobs} blobs are in it"))
+            (FindingKind::Leftover, format!("it does not exist, and the index says that {blobs} blobs are in it"))
         } else {
             (FindingKind::Leftover, format!("it was merged; the index still names it for {blobs} blobs"))
         };

@@ -13,12 +13,13 @@ const SHOWN: usize = 12;
 
 pub(crate) async fn key_list(global: &Global, output: &mut Output) -> Result<Done, Trouble> {
     let keys = connection::open(global).await?.keys().await?;
-    let columns = ["ID", "KIND", "CREATED", "", "LABEL"].map(|title| (title, Align::Left));
+    let columns = ["ID", "KIND", "MAY", "CREATED", "", "LABEL"].map(|title| (title, Align::Left));
     let mut table = Table::new(columns);
     for key in &keys {
         table.row([
             short(key),
             json::key_kind(key.kind).to_owned(),
+            if key.append_only { "only add" } else { "do all" }.to_owned(),
             human::time(key.created),
             if key.current { "in use".to_owned() } else { String::new() },
             human::visible(&key.label),
@@ -35,8 +36,12 @@ pub(crate) async fn key_add(
 ) -> Result<Done, Trouble> {
     let repository = connection::open(global).await?;
     let secret = secret::added(arguments).await?;
-    let key = repository.add_key(&secret, &arguments.label).await?;
-    output.summary(|| json::key(&key), || format!("added key {}", short(&key)))?;
+    let key = match arguments.append_only {
+        true => repository.add_append_only_key(&secret, &arguments.label).await?,
+        false => repository.add_key(&secret, &arguments.label).await?,
+    };
+    let kind = if key.append_only { "append-only key" } else { "key" };
+    output.summary(|| json::key(&key), || format!("added {kind} {}", short(&key)))?;
     Ok(Done::Complete)
 }
 

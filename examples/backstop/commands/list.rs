@@ -15,6 +15,9 @@ pub(crate) async fn snapshots(
     output: &mut Output,
 ) -> Result<Done, Trouble> {
     let repository = connection::open(global).await?;
+    if arguments.forgotten {
+        return forgotten(&repository, arguments, output).await;
+    }
     let snapshots = repository.snapshots(arguments.series.as_deref()).await?;
     let mut table = Table::new([
         ("SNAPSHOT", Align::Left),
@@ -40,14 +43,47 @@ pub(crate) async fn snapshots(
     Ok(Done::Complete)
 }
 
-/// The paths, then the tags, then the application's position, then what is missing.
+/// What was forgotten and has a record still.
+async fn forgotten(
+    repository: &Repository,
+    arguments: &SnapshotsArguments,
+    output: &mut Output,
+) -> Result<Done, Trouble> {
+    let forgotten = repository.forgotten(arguments.series.as_deref()).await?;
+    let titles = ["SNAPSHOT", "TIME", "FORGOTTEN", "UNTIL", "HOST", "PATHS"];
+    let mut table = Table::new(titles.map(|title| (title, Align::Left)));
+    for one in &forgotten {
+        table.row([
+            human::visible(&one.snapshot.to_string()),
+            human::time(one.snapshot.time),
+            human::time(one.forgotten),
+            human::time(one.until),
+            human::visible(&one.snapshot.host),
+            remarks(&one.snapshot),
+        ]);
+    }
+    output.table(&table, forgotten.iter().map(json::forgotten))?;
+    Ok(Done::Complete)
+}
+
+/// The paths, then the tags, then the application's position, then what it gives back, then what is missing.
 fn remarks(snapshot: &Snapshot) -> String {
     let tags = snapshot.tags.iter().map(|(key, value)| format!("[{key}={value}]"));
     let position = snapshot.position.as_deref().map(|position| format!("(at {})", human::opaque(position)));
+    let origin = snapshot.origin.map(|origin| format!("(of #{})", origin.number));
     let partial =
         (snapshot.is_partial()).then(|| format!("(partial: {} failed)", human::count(snapshot.failure_count)));
     human::visible(
-        &snapshot.paths.iter().cloned().chain(tags).chain(position).chain(partial).collect::<Vec<_>>().join(" "),
+        &snapshot
+            .paths
+            .iter()
+            .cloned()
+            .chain(tags)
+            .chain(position)
+            .chain(origin)
+            .chain(partial)
+            .collect::<Vec<_>>()
+            .join(" "),
     )
 }
 

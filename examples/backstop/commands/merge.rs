@@ -9,7 +9,12 @@ use crate::{connection, human, json};
 pub(crate) async fn merge(global: &Global, arguments: &MergeArguments, output: &mut Output) -> Result<Done, Trouble> {
     let repository = connection::open(global).await?;
     let plan = repository.plan_merge().await?;
-    if arguments.dry_run || !plan.is_due() {
+    let report = match arguments.dry_run {
+        true => None,
+        // Where nothing is due this does nothing, but who may not merge is told so.
+        false => Some(repository.merge(&plan).await?).filter(|_| plan.is_due()),
+    };
+    let Some(report) = report else {
         let text = || {
             let (packs, segments) = (human::count(plan.packs), human::count(plan.segments));
             let bytes = human::bytes(plan.pack_bytes + plan.segment_bytes);
@@ -18,8 +23,7 @@ pub(crate) async fn merge(global: &Global, arguments: &MergeArguments, output: &
         };
         output.summary(|| json::merge_plan(&plan), text)?;
         return Ok(Done::Complete);
-    }
-    let report = repository.merge(&plan).await?;
+    };
     let text = || {
         let (packs, segments) = (human::count(report.packs_deleted), human::count(report.segments_deleted));
         let written = human::count(report.packs_written);

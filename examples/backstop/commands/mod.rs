@@ -3,6 +3,8 @@
 mod backup;
 mod check;
 mod diff;
+mod forget;
+mod gc;
 mod history;
 mod init;
 mod key;
@@ -15,6 +17,8 @@ mod stats;
 pub(crate) use backup::backup;
 pub(crate) use check::check;
 pub(crate) use diff::{Difference, change_line, diff};
+pub(crate) use forget::{forget, undelete};
+pub(crate) use gc::gc;
 pub(crate) use history::history;
 pub(crate) use init::init;
 pub(crate) use key::{key_add, key_list, key_remove};

@@ -58,7 +58,7 @@ fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArgu
     }
     if report.is_partial() {
         let failures = human::counted(report.failure_count, "path", "paths");
-        text.push_str(&format!("\npartial: {failures} could not be restored, see the warnings"));
+        text.push_str(&format!("\npartial: {failures} could not be restored, see the warnings; run it again to go on"));
     }
     human::visible_lines(&text)
 }
