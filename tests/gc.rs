@@ -17,7 +17,7 @@ use common::{Fault, FaultyStore, Kind, Random, Reply};
 use helpers::{
     Folder, SetClock, backup, backup_with, contents, create, dump, memory, names, open, quiet, read, series, snapshot,
 };
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::ObjectStoreExt;
 
 type Contents = BTreeMap<Key, Vec<u8>>;
 

@@ -36,14 +36,12 @@ struct Table {
 
 impl Table {
     fn is_set(&self, position: u64) -> bool {
-        #[expect(clippy::cast_possible_truncation, reason = "an index of what is in memory")]
         let word = self.bits.get((position / 64) as usize);
         word.is_some_and(|word| word.load(Ordering::Relaxed) & bit(position) != 0)
     }
 
     /// Sets a bit; whether it was set before.
     fn set(&self, position: u64) -> bool {
-        #[expect(clippy::cast_possible_truncation, reason = "an index of what is in memory")]
         let word = self.bits.get((position / 64) as usize);
         word.is_some_and(|word| word.fetch_or(bit(position), Ordering::Relaxed) & bit(position) != 0)
     }
@@ -112,8 +110,8 @@ impl Marks {
         let mut lists: Vec<_> = self.tables.iter().map(|table| table.segment.entries().zip(0u64..)).collect();
         let mut heads = BinaryHeap::new();
         let mut pending: Vec<Option<(Location, u64)>> = vec![None; lists.len()];
-        for table in 0..lists.len() {
-            advance(&mut lists[table], table, &mut heads, &mut pending)?;
+        for (table, list) in lists.iter_mut().enumerate() {
+            advance(list, table, &mut heads, &mut pending)?;
         }
         let mut places = Vec::new();
         while let Some(Reverse((id, first))) = heads.pop() {
