@@ -80,6 +80,8 @@ mod read;
 mod registration;
 mod repository;
 mod restore;
+#[cfg(test)]
+mod simulation;
 mod slot;
 mod snapshot;
 mod snapshots;
