@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use futures::future::join_all;
 use tokio::time::{sleep, timeout};
@@ -16,10 +17,9 @@ use crate::files::Metadata;
 use crate::history::HistoryOptions;
 use crate::repository::Repository;
 use crate::simulation::World;
-use crate::simulation::expected::{Commit, Map, Op, Outcome, TAG, TOPS, Told};
+use crate::simulation::expected::{Commit, Map, Op, Outcome, Seen, TAG, TOPS, Told};
 use crate::simulation::look::{content, contents};
 use crate::simulation::store::Link;
-use crate::snapshot::Snapshot;
 use crate::snapshots::Selector;
 use crate::testing::Random;
 use crate::tree::Key;
@@ -60,7 +60,7 @@ pub(super) struct Actor {
 
 impl Actor {
     pub(super) async fn run(mut self, role: Role) {
-        for _ in 0..1 + self.random.below(3) {
+        for _ in 0..1 + self.random.below(2) {
             self.pause(3_000).await;
             let done = match role {
                 Role::Write => self.write().await,
@@ -135,7 +135,7 @@ impl Actor {
     /// A feed with some callers at once.
     async fn feed(&mut self) -> Result<()> {
         let (_, name) = self.series();
-        let callers = 1 + self.random.below(TOPS.len() as u64) as usize;
+        let callers = 1 + self.random.below(3) as usize;
         let tag = self.world.history().ask_feed(callers);
         let options = FeedOptions::default()
             .with_tag(TAG, &*tag)
@@ -158,7 +158,9 @@ impl Actor {
 
     /// One caller of a feed, who makes one change after the other.
     async fn call(mut self, feed: &Feed, tag: &str, caller: usize) {
-        for _ in 0..1 + self.random.below(5) {
+        // Few changes at most times, so that there are many cases.
+        let changes = if self.random.chance(0.1) { 12 } else { 4 };
+        for _ in 0..1 + self.random.below(changes) {
             self.pause(400).await;
             let batch = self.random.chance(0.3);
             let ops: Vec<_> =
@@ -198,7 +200,7 @@ impl Actor {
         for _ in 0..1 + self.random.below(4) {
             self.pause(1_000).await;
             let seen = self.world.history().seen[series].clone();
-            let Some((snapshot, map)) = self.one_of(&seen) else { continue };
+            let Some((snapshot, map)) = self.one_of(&seen).map(|seen| &**seen) else { continue };
             self.world.history().tally.read += 1;
             let key = self.key(None);
             match self.random.below(5) {
@@ -228,7 +230,7 @@ impl Actor {
     }
 
     /// What happened to a key, up to a snapshot.
-    async fn history(&self, series: &str, seen: &[(Snapshot, Map)], until: u64, key: &Key) -> Result<()> {
+    async fn history(&self, series: &str, seen: &[Seen], until: u64, key: &Key) -> Result<()> {
         let options = HistoryOptions::default().with_until(until);
         let revisions: Vec<_> = self.repository.history(series, key, &options).try_collect().await?;
         let below = |map: &Map| -> Map {
@@ -239,7 +241,7 @@ impl Actor {
         };
         let mut before = Map::new();
         let mut expected = Vec::new();
-        for (snapshot, map) in seen.iter().take(until as usize) {
+        for (snapshot, map) in seen.iter().map(|seen| &**seen).take(until as usize) {
             let now = below(map);
             if now != before {
                 expected.push(snapshot.number);
@@ -282,8 +284,8 @@ impl Actor {
     }
 
     /// Mostly what stands in the tree, now and then what is cut to chunks, and of that some that others put, too.
-    fn content(&mut self) -> Vec<u8> {
-        match self.random.below(10) {
+    fn content(&mut self) -> Bytes {
+        let bytes = match self.random.below(10) {
             0 | 1 => Random::new(self.random.below(6)).bytes(1_500),
             2 => {
                 let length = 1_100 + self.random.below(20_000) as usize;
@@ -294,7 +296,8 @@ impl Actor {
                 self.random.bytes(length)
             }
             _ => self.random.bytes(12),
-        }
+        };
+        bytes.into()
     }
 }
 

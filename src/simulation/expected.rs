@@ -5,12 +5,18 @@
 //! nobody learned may show or not, but only whole and once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
 
 use crate::feed::Receipt;
 use crate::snapshot::Snapshot;
 use crate::tree::Key;
 
-pub(super) type Map = BTreeMap<Key, Vec<u8>>;
+pub(super) type Map = BTreeMap<Key, Bytes>;
+
+/// A snapshot and what it holds.
+pub(super) type Seen = Arc<(Snapshot, Map)>;
 
 /// The tag that says by whom a snapshot was asked for.
 pub(super) const TAG: &str = "asked";
@@ -18,7 +24,7 @@ pub(super) const TAG: &str = "asked";
 /// One change.
 #[derive(Clone, Debug)]
 pub(super) enum Op {
-    Put(Key, Vec<u8>),
+    Put(Key, Bytes),
     Remove(Key),
     RemovePrefix(Key),
 }
@@ -83,7 +89,7 @@ pub(super) struct History {
     pub(super) series: Vec<String>,
     asked: BTreeMap<String, Asked>,
     /// The snapshots of each series as they were found when they had come to be there.
-    pub(super) seen: Vec<Vec<(Snapshot, Map)>>,
+    pub(super) seen: Vec<Vec<Seen>>,
     pub(super) tally: Tally,
 }
 
@@ -187,8 +193,8 @@ impl History {
     }
 
     fn explain_one(&mut self, series: usize, at: usize, asked: &mut BTreeMap<String, Asked>) {
-        let (snapshot, found) = &self.seen[series][at];
-        let previous = at.checked_sub(1).map(|before| &self.seen[series][before]);
+        let (snapshot, found) = &*self.seen[series][at];
+        let previous = at.checked_sub(1).map(|before| &*self.seen[series][before]);
         assert_eq!(snapshot.predecessor, previous.map(|(previous, _)| previous.hash), "{snapshot}");
         assert!(previous.is_none_or(|(previous, _)| previous.time < snapshot.time), "{snapshot} is too early");
         assert_eq!(snapshot.entries, found.len() as u64, "{snapshot}");
@@ -281,14 +287,19 @@ fn apply(top: &str, changes: &mut Vec<Change>, snapshot: &Snapshot, map: &mut Ma
     }
     let open: Vec<_> = (0..changes.len()).filter(|at| matches!(changes[*at].told, Told::Nothing)).collect();
     let is_own = |key: &Key| key.components().next() == Some(top.as_bytes());
+    let part = |map: &Map| -> Map {
+        map.iter().filter(|(key, _)| is_own(key)).map(|(key, content)| (key.clone(), content.clone())).collect()
+    };
+    let (before, after) = (part(map), part(found));
     for chosen in 0u64..1 << open.len().min(12) {
         let is_chosen =
             |at: usize| open.iter().position(|other| *other == at).is_some_and(|bit| chosen >> bit & 1 == 1);
-        let mut with = map.clone();
+        let mut with = before.clone();
         let here = changes.iter().enumerate().filter(|(at, change)| is_here(change) || is_chosen(*at));
         here.flat_map(|(_, change)| &change.ops).for_each(|op| op.apply(&mut with));
-        if with.iter().filter(|(key, _)| is_own(key)).eq(found.iter().filter(|(key, _)| is_own(key))) {
-            *map = with;
+        if with == after {
+            map.retain(|key, _| !is_own(key));
+            map.extend(with);
             let mut at = 0..;
             changes.retain(|change| !at.next().is_some_and(|at| is_here(change) || is_chosen(at)));
             return u64::from(chosen.count_ones());
@@ -319,7 +330,7 @@ fn overlap(commit: &Commit, base: &Map, ours: &Map, theirs: &Map) -> Vec<Key> {
 
 /// Where a snapshot isn't what it should be.
 fn differences(found: &Map, expected: &Map) -> String {
-    let length = |map: &Map, key: &Key| map.get(key).map(Vec::len);
+    let length = |map: &Map, key: &Key| map.get(key).map(Bytes::len);
     let lines = differing(found, expected).into_iter();
     let lines =
         lines.map(|key| format!("{key}: {:?} bytes, expected {:?}", length(found, &key), length(expected, &key)));

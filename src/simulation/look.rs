@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::TryStreamExt;
 use tokio::io::AsyncReadExt;
 
@@ -32,7 +33,7 @@ impl World {
                 let found =
                     contents(&self.clean, &snapshot).await.unwrap_or_else(|error| panic!("{snapshot}: {error:?}"));
                 self.network.note(format_args!("{snapshot} is there"));
-                self.history().seen[at].push((snapshot, found));
+                self.history().seen[at].push(Arc::new((snapshot, found)));
             }
         }
     }
@@ -57,8 +58,8 @@ impl World {
         };
         for (series, seen) in &seen {
             let listed = fresh.snapshots(Some(series)).await.unwrap();
-            assert!(listed.iter().eq(seen.iter().map(|(snapshot, _)| snapshot)), "{series} isn't what it was");
-            for (snapshot, map) in seen {
+            assert!(listed.iter().eq(seen.iter().map(|seen| &seen.0)), "{series} isn't what it was");
+            for (snapshot, map) in seen.iter().rev().take(2).map(|seen| &**seen) {
                 let found = contents(&fresh, snapshot).await.unwrap_or_else(|error| panic!("{snapshot}: {error:?}"));
                 assert!(found == *map, "{snapshot} has changed");
             }
@@ -82,13 +83,13 @@ pub(super) async fn contents(repository: &Repository, snapshot: &Snapshot) -> Re
 }
 
 /// The content of one entry.
-pub(super) async fn content(repository: &Repository, of: &Snapshot, key: &Key, entry: &Entry) -> Result<Vec<u8>> {
+pub(super) async fn content(repository: &Repository, of: &Snapshot, key: &Key, entry: &Entry) -> Result<Bytes> {
     if let Payload::Inline(bytes) = &entry.content {
-        return Ok(bytes.to_vec());
+        return Ok(bytes.clone());
     }
     let mut bytes = Vec::new();
     match repository.read_file(of, key).await?.read_to_end(&mut bytes).await {
-        Ok(_) => Ok(bytes),
+        Ok(_) => Ok(bytes.into()),
         Err(error) => Err(error.downcast::<Error>().unwrap()),
     }
 }

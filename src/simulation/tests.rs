@@ -44,7 +44,8 @@ fn nothing_acknowledged_is_lost_and_nothing_appears_unasked() {
 
 #[test]
 fn a_seed_is_the_same_run_each_time() {
-    for seed in 0..40 {
+    let mut lines = 0;
+    for seed in 0..30 {
         let (one, other) = (run(seed), run(seed));
         let differs = one.trace.iter().zip(&other.trace).position(|(one, other)| one != other);
         if let Some(at) = differs {
@@ -56,8 +57,9 @@ fn a_seed_is_the_same_run_each_time() {
             );
         }
         assert_eq!(one.trace.len(), other.trace.len(), "seed {seed}");
-        assert!(one.trace.len() > 20);
+        lines += one.trace.len();
     }
+    assert!(lines > 1000);
 }
 
 #[test]
