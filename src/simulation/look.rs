@@ -8,6 +8,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::check::CheckOptions;
 use crate::error::{Error, Result};
+use crate::layout::Name;
 use crate::progress::NoProgress;
 use crate::repository::Repository;
 use crate::simulation::World;
@@ -21,35 +22,23 @@ impl World {
     /// Reads every snapshot when its record has come to be there: it must be whole from the first moment on.
     pub(super) async fn watch(&self) {
         loop {
-            self.network.committed.notified().await;
-            self.look().await;
-        }
-    }
-
-    async fn look(&self) {
-        let series = self.history().series.clone();
-        for (at, series) in series.into_iter().enumerate() {
-            while let Some(snapshot) = self.next(at, &series).await {
-                let found =
-                    contents(&self.clean, &snapshot).await.unwrap_or_else(|error| panic!("{snapshot}: {error:?}"));
-                self.network.note(format_args!("{snapshot} is there"));
-                self.history().seen[at].push(Arc::new((snapshot, found)));
-            }
-        }
-    }
-
-    async fn next(&self, at: usize, series: &str) -> Option<Snapshot> {
-        let number = self.history().seen[at].len() as u64 + 1;
-        match self.clean.find(&Selector::Number { series: series.to_owned(), number }).await {
-            Ok(snapshot) => Some(snapshot),
-            Err(error) if error.is_not_found() => None,
-            Err(error) => panic!("{error:?}"),
+            let name = self.network.next_landed().await;
+            let Some(Name::Snapshot(name)) = Name::parse(&name) else { panic!("{name} is no record's name") };
+            let number = name.number;
+            let series = self.history().series.clone();
+            let at = series.iter().position(|series| self.clean.keyring().series_tag(series) == name.tag).unwrap();
+            let selector = Selector::Number { series: series[at].clone(), number };
+            let snapshot = self.clean.find(&selector).await.unwrap();
+            let found = contents(&self.clean, &snapshot).await.unwrap_or_else(|error| panic!("{snapshot}: {error:?}"));
+            self.network.note(format_args!("{snapshot} is there"));
+            let seen = &mut self.history().seen[at];
+            assert_eq!(seen.len() as u64 + 1, number, "{snapshot} leaves out a number");
+            seen.push(Arc::new((snapshot, found)));
         }
     }
 
     /// Looks at everything in the end, with a handle that has seen nothing.
     pub(super) async fn judge(&self) -> Tally {
-        self.look().await;
         self.history().explain();
         let fresh = self.open(self.network.objects(), &mut Random::new(0)).await.unwrap();
         let seen: Vec<_> = {

@@ -78,10 +78,12 @@ async fn case(network: &Arc<Network>, mut random: Random) -> Tally {
     let world = Arc::new(World::new(network, &mut random).await);
     let seeds: Vec<_> = (0..2 + random.below(3)).map(|_| random.next()).collect();
     let machines = (0..).zip(seeds).map(|(number, seed)| world.machine(number, Random::new(seed)));
-    let all = futures::future::join_all(machines);
+    let all = async {
+        futures::future::join_all(machines).await;
+        network.calm_down().await;
+        sleep(AFTERMATH).await;
+    };
     futures::future::select(std::pin::pin!(all), std::pin::pin!(world.watch())).await;
-    network.calm_down().await;
-    sleep(AFTERMATH).await;
     world.judge().await
 }
 

@@ -32,8 +32,7 @@ pub(super) struct Network {
     objects: Arc<InMemory>,
     pub(super) begun: Instant,
     state: Mutex<State>,
-    /// Told when a record has come to be there.
-    pub(super) committed: Notify,
+    landed: Notify,
 }
 
 #[derive(Debug)]
@@ -43,13 +42,16 @@ struct State {
     /// Whether nothing fails any more.
     calm: bool,
     under_way: usize,
+    /// Snapshots' records that came to be there and that nobody has looked at.
+    landed: Vec<String>,
 }
 
 impl Network {
     pub(super) fn new(seed: u64) -> Arc<Self> {
-        let state = State { random: Random::new(seed), trace: Vec::new(), calm: false, under_way: 0 };
-        let (objects, committed) = (Arc::new(InMemory::new()), Notify::new());
-        Arc::new(Self { objects, begun: Instant::now(), state: Mutex::new(state), committed })
+        let state =
+            State { random: Random::new(seed), trace: Vec::new(), calm: false, under_way: 0, landed: Vec::new() };
+        let (objects, landed) = (Arc::new(InMemory::new()), Notify::new());
+        Arc::new(Self { objects, begun: Instant::now(), state: Mutex::new(state), landed })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -69,6 +71,18 @@ impl Network {
 
     pub(super) fn take_trace(&self) -> Vec<String> {
         std::mem::take(&mut self.state().trace)
+    }
+
+    /// Waits for the next record that comes to be there; its name.
+    pub(super) async fn next_landed(&self) -> String {
+        loop {
+            let mut landed = std::mem::take(&mut self.state().landed).into_iter();
+            if let Some(name) = landed.next() {
+                self.state().landed.extend(landed);
+                return name;
+            }
+            self.landed.notified().await;
+        }
     }
 
     /// Lets nothing fail any more, and waits until all that was sent has arrived or is lost.
@@ -200,7 +214,7 @@ impl Link {
         let what = format!("{} {kind:?} {name}", self.0.name);
         let (tell, told) = oneshot::channel();
         if let Some(done) = fate.done {
-            let (link, what) = (self.clone(), what.clone());
+            let (link, what, name) = (self.clone(), what.clone(), name.to_owned());
             self.0.network.state().under_way += 1;
             tokio::spawn(async move {
                 sleep(done).await;
@@ -209,8 +223,9 @@ impl Link {
                     let outcome = act.await;
                     let how = outcome.as_ref().map_or_else(describe, |_| "done");
                     link.0.network.note(format_args!("{what}: {how}{}", if unheard { ", unheard" } else { "" }));
-                    if kind == Kind::Put && outcome.is_ok() && what.contains(" snapshots/") {
-                        link.0.network.committed.notify_one();
+                    if kind == Kind::Put && outcome.is_ok() && name.starts_with("snapshots/") {
+                        link.0.network.state().landed.push(name);
+                        link.0.network.landed.notify_one();
                     }
                     drop(tell.send(outcome));
                 }
