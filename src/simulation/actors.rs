@@ -158,8 +158,8 @@ impl Actor {
 
     /// One caller of a feed, who makes one change after the other.
     async fn call(mut self, feed: &Feed, tag: &str, caller: usize) {
-        // Few changes at most times, so that there are many cases.
-        let changes = if self.random.chance(0.1) { 12 } else { 4 };
+        // Few at most times, so that there are many cases; now and then more than go without an index segment.
+        let changes = [4, 4, 4, 4, 4, 4, 4, 12, 12, 60][self.random.below(10) as usize];
         for _ in 0..1 + self.random.below(changes) {
             self.pause(400).await;
             let batch = self.random.chance(0.3);

@@ -6,6 +6,9 @@ use super::*;
 /// Cases that are run; all take about a minute on one core.
 const CASES: u64 = 2000;
 
+/// Lines of the trace that are shown of a case that failed.
+const LAST: usize = 40;
+
 /// So many cases find each of the planted faults.
 const CASES_PLANTED: u64 = 300;
 
@@ -27,7 +30,8 @@ fn nothing_acknowledged_is_lost_and_nothing_appears_unasked() {
         match outcome {
             Ok(tally) => sum = sum.and(tally),
             Err(panic) => {
-                eprintln!("the case of SIM_SEED={seed} failed");
+                let last = trace.len().saturating_sub(LAST);
+                eprintln!("{}\nthe case of SIM_SEED={seed} failed; the last calls are above", trace[last..].join("\n"));
                 std::panic::resume_unwind(panic)
             }
         }
