@@ -28,7 +28,7 @@ use crate::writer::{CommitOptions, Start, Writer, WriterOptions};
 /// The second components of keys.
 const BELOW: [&str; 3] = ["a", "b", "a!"];
 
-/// What an actor does.
+/// What an actor does; another role takes a variant, its share in `pick`, and its arm in [`Actor::run`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role {
     Write,

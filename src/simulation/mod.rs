@@ -28,7 +28,6 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use object_store::ObjectStore;
-use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 pub(crate) use sabotage::{Bug, has};
@@ -140,17 +139,13 @@ impl World {
                 Err(error) => assert!(trouble && error.is_retryable(), "{error:?}"),
             }
         };
-        let mut actors = JoinSet::new();
+        let mut actors = Vec::new();
         for _ in 0..1 + random.below(3) {
             let (role, random) = (Role::pick(random), Random::new(random.next()));
             let (world, repository, link) = (Arc::clone(self), repository.clone(), link.clone());
-            actors.spawn(Actor { world, repository, link, random, trouble }.run(role));
+            actors.push(Actor { world, repository, link, random, trouble }.run(role));
         }
-        while let Some(ended) = actors.join_next().await {
-            if let Err(error) = ended {
-                std::panic::resume_unwind(error.into_panic());
-            }
-        }
+        futures::future::join_all(actors).await;
     }
 }
 
