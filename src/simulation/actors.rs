@@ -28,6 +28,9 @@ use crate::writer::{CommitOptions, Start, Writer, WriterOptions};
 /// The second components of keys.
 const BELOW: [&str; 3] = ["a", "b", "a!"];
 
+/// After so many changes of which he heard nothing a caller of a feed gives up.
+const UNHEARD: u32 = 8;
+
 /// What an actor does; another role takes a variant, its share in `pick`, and its arm in [`Actor::run`].
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role {
@@ -160,7 +163,12 @@ impl Actor {
     async fn call(mut self, feed: &Feed, tag: &str, caller: usize) {
         // Few at most times, so that there are many cases; now and then more than go without an index segment.
         let changes = [4, 4, 4, 4, 4, 4, 4, 12, 12, 60][self.random.below(10) as usize];
+        // What nobody heard of may show in any later snapshot: more of that than a few can't be told apart.
+        let mut unheard = 0;
         for _ in 0..1 + self.random.below(changes) {
+            if unheard == UNHEARD {
+                return;
+            }
             self.pause(400).await;
             let batch = self.random.chance(0.3);
             let ops: Vec<_> =
@@ -174,6 +182,7 @@ impl Actor {
                 }
                 None => Told::Nothing,
             };
+            unheard += u32::from(matches!(told, Told::Nothing));
             self.world.history().told(tag, caller, change, told);
         }
     }

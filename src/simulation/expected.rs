@@ -291,7 +291,7 @@ fn apply(top: &str, changes: &mut Vec<Change>, snapshot: &Snapshot, map: &mut Ma
         map.iter().filter(|(key, _)| is_own(key)).map(|(key, content)| (key.clone(), content.clone())).collect()
     };
     let (before, after) = (part(map), part(found));
-    for chosen in 0u64..1 << open.len().min(12) {
+    for chosen in 0u64..1 << open.len() {
         let is_chosen =
             |at: usize| open.iter().position(|other| *other == at).is_some_and(|bit| chosen >> bit & 1 == 1);
         let mut with = before.clone();
