@@ -85,6 +85,8 @@ mod registration;
 mod repository;
 mod restore;
 mod retention;
+#[cfg(test)]
+mod simulation;
 mod slot;
 mod snapshot;
 mod snapshots;

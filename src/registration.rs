@@ -269,6 +269,10 @@ impl Registration {
         };
         // Kept from before the put on: this future may be dropped at any time, and the put lands all the same.
         self.issued = Some((target, sealed.clone()));
+        #[cfg(test)]
+        if crate::simulation::has(crate::simulation::Bug::UnknownMeansFailed) {
+            self.issued = None;
+        }
         let created = self.parts.store.create(&Name::Snapshot(target).to_string(), sealed.clone()).await?;
         self.issued = None;
         if created == Created::Theirs {

@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use tokio::runtime::Handle;
-
 use crate::backup::prepare::Item;
 use crate::blobs::{BlobWriter, NodeBuffer, Treatment};
 use crate::cpu;
@@ -99,11 +97,11 @@ impl Assembly {
         self.store(nodes, writer).await
     }
 
-    /// Applies edits on a thread of its own: the work is the CPU's, the waiting for nodes the runtime's.
+    /// Applies edits on a thread of its own.
     async fn edit(&self, root: BlobId, edits: Vec<(Key, Edit)>, mut nodes: NodeBuffer) -> Result<(Stage, NodeBuffer)> {
-        let (overlay, splitter, runtime) = (self.overlay.clone(), self.splitter.clone(), Handle::current());
-        cpu::block(move || {
-            let root = runtime.block_on(edit(&overlay, &mut nodes, &splitter, &root, edits))?.root;
+        let (overlay, splitter) = (self.overlay.clone(), self.splitter.clone());
+        cpu::drive(async move {
+            let root = edit(&overlay, &mut nodes, &splitter, &root, edits).await?.root;
             Ok((Stage::Edit { root: root.id, entries: Some(root.entries) }, nodes))
         })
         .await

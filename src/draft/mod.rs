@@ -28,7 +28,6 @@ mod tests;
 use std::sync::Arc;
 
 use futures::Stream;
-use tokio::runtime::Handle;
 
 pub(crate) use fresh::FreshNodes;
 pub(crate) use intake::{Intake, Taken, inline};
@@ -160,12 +159,12 @@ impl Draft {
         }
         let (mut out, mut nodes) = NodeSender::new(Arc::clone(self.repository.keyring()));
         let (edits, splitter) = (self.pending.edits(), self.repository.splitter().clone());
-        let (reader, runtime, before) = (self.nodes.clone(), Handle::current(), self.root);
-        // The work is the CPU's, the waiting for nodes the runtime's. Nodes are stored while others are made.
-        let editing = cpu::block(move || {
+        let (reader, before) = (self.nodes.clone(), self.root);
+        // Nodes are stored while others are made.
+        let editing = cpu::drive(async move {
             let made = match before {
                 Some(root) => {
-                    let edited = runtime.block_on(tree::edit(&reader, &mut out, &splitter, &root.id, edits))?;
+                    let edited = tree::edit(&reader, &mut out, &splitter, &root.id, edits).await?;
                     (edited.root, edited.tally)
                 }
                 None => build(splitter, edits, &mut out)?,

@@ -208,8 +208,12 @@ impl Committer {
             true => (flush.await, Err(Error::worker("contents were not looked for"))),
         };
         let Flushed { packs, written } = flushed?;
-        *needs_chunks = false;
         self.unnamed.extend(packs);
+        // While this waited for the writer of chunks, another content may have failed on it and taken it along.
+        if batch.iter().any(|submission| self.is_lost(submission)) {
+            return Err(Arc::new(self.shared.chunks.loss()));
+        }
+        *needs_chunks = false;
         let mut content = if suspects {
             self.look_again(batch).await?;
             self.apply(batch).await?

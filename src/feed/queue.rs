@@ -205,6 +205,7 @@ impl Queue {
                 continue;
             };
             tokio::select! {
+                biased;
                 () = tokio::time::sleep_until(due) => return Some(self.take(&mut self.waiting())),
                 () = self.wake.notified() => {}
             }

@@ -4,7 +4,7 @@
 //! deleted: what a commit relies on must be seen under the registration that it
 //! is made under. So every blob of such a content is looked for again.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use crate::blobs::{Condemned, list_packs};
@@ -64,7 +64,8 @@ impl<'a> Ground<'a> {
 /// The blobs of payloads.
 #[derive(Default)]
 struct Blobs {
-    ids: HashSet<BlobId>,
+    /// In order, so that their packs are named in the same order in every run.
+    ids: BTreeSet<BlobId>,
 }
 
 impl Blobs {

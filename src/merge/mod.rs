@@ -95,13 +95,18 @@ pub struct MergeReport {
 impl Repository {
     /// Looks what there is to merge: two or three listings.
     pub async fn plan_merge(&self) -> Result<MergePlan> {
+        self.plan_merge_of(PACKS_MIN, SEGMENTS_MIN).await
+    }
+
+    /// The same where a tier is merged from so many packs, or so many segments, on.
+    pub(crate) async fn plan_merge_of(&self, packs_min: usize, segments_min: usize) -> Result<MergePlan> {
         let collections = Collections::new(self.parts().clone());
         let unfinished = collections.standing().await?.open().is_some_and(is_merge);
         let (index, packs) = futures::try_join!(self.store().list(layout::INDEX), self.store().list(layout::PACKS))?;
         let (packs, segments) = (lengths(packs, layout::parse_pack), lengths(index, layout::parse_segment));
-        let chosen_packs = choose(packs, PACK_LARGE, PACKS_MIN, COPY_MAX);
+        let chosen_packs = choose(packs, PACK_LARGE, packs_min, COPY_MAX);
         // Small segments say mostly where the blobs of small packs are.
-        let least = if chosen_packs.is_empty() { SEGMENTS_MIN } else { 1 };
+        let least = if chosen_packs.is_empty() { segments_min } else { 1 };
         let chosen_segments = choose(segments, SEGMENT_LARGE, least, 2 * SEGMENT_LARGE);
         Ok(MergePlan {
             packs: chosen_packs.len() as u64,

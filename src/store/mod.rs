@@ -73,6 +73,12 @@ impl Store {
                 Ok(()) => return Ok(Created::Ours),
                 Err(failure) => failure,
             };
+            #[cfg(test)]
+            if crate::simulation::has(crate::simulation::Bug::ExistsMeansOurs)
+                && matches!(failure, object_store::Error::AlreadyExists { .. })
+            {
+                return Ok(Created::Ours);
+            }
             let may_have_landed =
                 matches!(&failure, object_store::Error::AlreadyExists { .. }) || is_retryable(&failure);
             if !may_have_landed {

@@ -6,7 +6,7 @@
 //! that will have to be opened soon are read with it.
 
 use std::cmp::Ordering;
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
 use bytes::Bytes;
 use futures::future::try_join;
@@ -188,7 +188,7 @@ impl<R: ReadNode> Differ<R> {
     /// Reads the nodes at the front that are to be opened, and with them those that come soon.
     async fn read_ahead(&mut self, old: bool, new: bool) -> Result<()> {
         let front = |wanted: bool, row: &Row| row.parts.front().filter(|_| wanted).and_then(Part::id);
-        let fronts: HashSet<_> = front(old, &self.old).into_iter().chain(front(new, &self.new)).collect();
+        let fronts: BTreeSet<_> = front(old, &self.old).into_iter().chain(front(new, &self.new)).collect();
         if fronts.iter().all(|id| self.read.contains_key(id)) {
             return Ok(());
         }

@@ -1,0 +1,75 @@
+//! Thousands of cases; each is the same in every run; and planted faults are found.
+
+use super::sabotage::with;
+use super::*;
+
+/// Cases that are run; all take a good minute on one core.
+const CASES: u64 = 450;
+
+/// Lines of the trace that are shown of a case that failed.
+const LAST: usize = 40;
+
+/// So many cases at most find each of the planted faults.
+const CASES_PLANTED: u64 = 300;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|text| text.parse().expect("a number"))
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_and_nothing_appears_unasked() {
+    let only = number("SIM_SEED");
+    let seeds = only.map_or(0..number("SIM_CASES").unwrap_or(CASES), |seed| seed..seed + 1);
+    let cases = seeds.end - seeds.start;
+    let mut sum = Tally::default();
+    for seed in seeds {
+        let Ran { trace, outcome } = run(seed);
+        if only.is_some() {
+            eprintln!("{}", trace.join("\n"));
+        }
+        match outcome {
+            Ok(tally) => sum = sum.and(tally),
+            Err(panic) => {
+                let last = trace.len().saturating_sub(LAST);
+                eprintln!("{}\nthe case of SIM_SEED={seed} failed; the last calls are above", trace[last..].join("\n"));
+                std::panic::resume_unwind(panic)
+            }
+        }
+    }
+    eprintln!("{sum:?}");
+    if cases >= 200 {
+        // What never happened wasn't tested.
+        let Tally { commits, rebased, overlaps, acknowledged, unheard, failed, lives_lost, read, packs_deleted } = sum;
+        assert!(commits > cases && acknowledged > cases && read > cases && lives_lost > cases / 4, "{sum:?}");
+        assert!(rebased > cases / 20 && overlaps > cases / 20 && unheard > cases / 20, "{sum:?}");
+        assert!(failed > cases / 20 && packs_deleted > cases / 20, "{sum:?}");
+    }
+}
+
+#[test]
+fn a_seed_is_the_same_run_each_time() {
+    let mut lines = 0;
+    for seed in 0..30 {
+        let (one, other) = (run(seed), run(seed));
+        let differs = one.trace.iter().zip(&other.trace).position(|(one, other)| one != other);
+        if let Some(at) = differs {
+            let context = at.saturating_sub(5);
+            panic!(
+                "seed {seed}, line {at}:\n{}\n--- or ---\n{}",
+                one.trace[context..=at].join("\n"),
+                other.trace[context..=at].join("\n")
+            );
+        }
+        assert_eq!(one.trace.len(), other.trace.len(), "seed {seed}");
+        lines += one.trace.len();
+    }
+    assert!(lines > 1000);
+}
+
+#[test]
+fn faults_in_the_library_are_found() {
+    let found = [Bug::ExistsMeansOurs, Bug::UnknownMeansFailed, Bug::DeletesUncopied]
+        .map(|bug| (bug, with(bug, || (0..CASES_PLANTED).find(|seed| run(*seed).outcome.is_err()))));
+    assert!(found.iter().all(|(_, seed)| seed.is_some()), "{found:?}");
+    eprintln!("{found:?}");
+}
