@@ -109,7 +109,7 @@ struct Use {
     needed: u64,
 }
 
-type Uses = HashMap<ObjectId, Use>;
+type Uses = BTreeMap<ObjectId, Use>;
 
 /// How much of its pack a blob takes up, roughly.
 fn weight(location: &Location) -> u64 {

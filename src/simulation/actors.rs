@@ -31,21 +31,27 @@ const BELOW: [&str; 3] = ["a", "b", "a!"];
 /// After so many changes of which he heard nothing a caller of a feed gives up.
 const UNHEARD: u32 = 8;
 
-/// What an actor does; another role takes a variant, its share in `pick`, and its arm in [`Actor::run`].
+/// What an actor does.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Role {
     Write,
     Feed,
     Merge,
     Read,
+    Forget,
+    Collect,
+    Undelete,
 }
 
 impl Role {
     pub(super) fn pick(random: &mut Random) -> Self {
-        match random.below(10) {
+        match random.below(14) {
             0..4 => Role::Write,
             4..7 => Role::Feed,
             7 => Role::Merge,
+            8 | 9 => Role::Forget,
+            10 | 11 => Role::Collect,
+            12 => Role::Undelete,
             _ => Role::Read,
         }
     }
@@ -70,6 +76,9 @@ impl Actor {
                 Role::Feed => self.feed().await,
                 Role::Merge => self.merge().await,
                 Role::Read => self.read().await,
+                Role::Forget => self.forget().await,
+                Role::Collect => self.collect().await,
+                Role::Undelete => self.undelete().await,
             };
             self.world.network.note(format_args!("{} {role:?}: {}", self.link, said(&done)));
             if let Err(error) = done {
@@ -89,11 +98,13 @@ impl Actor {
         let may_be = error.is_conflict() || error.is_unsettled();
         // A writer that failed says so at each later call.
         let may_be = may_be || self.trouble && (error.is_retryable() || matches!(error, Error::Invalid { .. }));
+        // Who is fenced may lose what he relied on.
+        let may_be = may_be || self.world.ruthless && (error.is_corrupt() || error.is_not_found());
         assert!(may_be, "{}: {error:?}", self.link);
     }
 
     /// Waits for a call, or drops it after a while.
-    async fn impatiently<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn impatiently<T>(&mut self, call: impl Future<Output = T>) -> Option<T> {
         if self.random.chance(0.85) {
             return Some(call.await);
         }
@@ -208,38 +219,59 @@ impl Actor {
         }
         for _ in 0..1 + self.random.below(4) {
             self.pause(1_000).await;
-            let seen = self.world.history().seen[series].clone();
-            let Some((snapshot, map)) = self.one_of(&seen).map(|seen| &**seen) else { continue };
+            let counting = self.world.history().counting(series);
+            let Some(seen) = self.one_of(&counting).cloned() else { continue };
             self.world.history().tally.read += 1;
-            let key = self.key(None);
-            match self.random.below(5) {
-                0 => {
-                    let found = contents(&self.repository, snapshot).await?;
-                    assert!(found == *map, "{}: {snapshot} reads differently", self.link);
-                }
-                1 => {
-                    let found = match self.repository.entry(snapshot, &key).await? {
-                        Some(entry) => Some(content(&self.repository, snapshot, &key, &entry).await?),
-                        None => None,
-                    };
-                    assert!(found.as_ref() == map.get(&key), "{}: {key} in {snapshot} reads differently", self.link);
-                }
-                2 => {
-                    let latest = self.repository.find(&Selector::LatestOf { series: name.clone() }).await?;
-                    assert!(latest.number >= seen.len() as u64, "{} finds {latest}, not {}", self.link, seen.len());
-                }
-                3 => {
-                    let selector = Selector::AtOrBefore { series: Some(name.clone()), time: snapshot.time };
-                    assert_eq!(self.repository.find(&selector).await?, *snapshot, "{}", self.link);
-                }
-                _ => self.history(&name, &seen, snapshot.number, &key).await?,
+            let looked = self.look_at(series, &name, &seen).await;
+            let vanishing = self.vanishes(series, seen.0.number);
+            match looked {
+                Err(error) if vanishing && (error.is_not_found() || error.is_corrupt()) => {}
+                other => other?,
             }
         }
         Ok(())
     }
 
+    /// Reads a snapshot that counted a moment ago in one of several ways.
+    async fn look_at(&mut self, series: usize, name: &str, seen: &Seen) -> Result<()> {
+        let (snapshot, map) = &**seen;
+        let key = self.key(None);
+        match self.random.below(5) {
+            0 => {
+                let found = contents(&self.repository, snapshot).await?;
+                assert!(found == *map, "{}: {snapshot} reads differently", self.link);
+            }
+            1 => {
+                let found = match self.repository.entry(snapshot, &key).await? {
+                    Some(entry) => Some(content(&self.repository, snapshot, &key, &entry).await?),
+                    None => None,
+                };
+                assert!(found.as_ref() == map.get(&key), "{}: {key} in {snapshot} reads differently", self.link);
+            }
+            2 => {
+                let latest = self.repository.find(&Selector::LatestOf { series: name.to_owned() }).await?;
+                assert!(
+                    latest.number >= snapshot.number || self.vanishes(series, snapshot.number),
+                    "{} finds {latest}, not {snapshot}",
+                    self.link
+                );
+            }
+            3 => {
+                let selector = Selector::AtOrBefore { series: Some(name.to_owned()), time: snapshot.time };
+                let found = self.repository.find(&selector).await?;
+                assert!(
+                    found == *snapshot || self.vanishes(series, snapshot.number),
+                    "{} finds {found}, not {snapshot}",
+                    self.link
+                );
+            }
+            _ => self.history(series, name, snapshot.number, &key).await?,
+        }
+        Ok(())
+    }
+
     /// What happened to a key, up to a snapshot.
-    async fn history(&self, series: &str, seen: &[Seen], until: u64, key: &Key) -> Result<()> {
+    async fn history(&self, at: usize, series: &str, until: u64, key: &Key) -> Result<()> {
         let options = HistoryOptions::default().with_until(until);
         let revisions: Vec<_> = self.repository.history(series, key, &options).try_collect().await?;
         let below = |map: &Map| -> Map {
@@ -248,25 +280,35 @@ impl Actor {
                 .map(|(key, content)| (key.clone(), content.clone()))
                 .collect()
         };
+        let seen = self.world.history().snapshots(at);
         let mut before = Map::new();
         let mut expected = Vec::new();
-        for (snapshot, map) in seen.iter().map(|seen| &**seen).take(until as usize) {
+        for (snapshot, map) in seen.iter().map(|seen| &**seen).filter(|(snapshot, _)| snapshot.number <= until) {
             let now = below(map);
             if now != before {
                 expected.push(snapshot.number);
             }
             before = now;
         }
+        if !self.world.history().forgotten(at).is_empty() {
+            // Which of these were compared isn't known.
+            return Ok(());
+        }
         let found = revisions.iter().rev().map(|revision| revision.snapshot.number);
         assert!(found.eq(expected.iter().copied()), "{}: the history of {key} in {series} up to {until}", self.link);
         Ok(())
     }
 
-    fn one_of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
+    /// Whether a snapshot may vanish at any time.
+    pub(super) fn vanishes(&self, series: usize, number: u64) -> bool {
+        self.world.history().may_vanish(series, number)
+    }
+
+    pub(super) fn one_of<'a, T>(&mut self, of: &'a [T]) -> Option<&'a T> {
         of.get(self.random.below(of.len().max(1) as u64) as usize)
     }
 
-    fn series(&mut self) -> (usize, String) {
+    pub(super) fn series(&mut self) -> (usize, String) {
         let series = self.world.history().series.clone();
         let at = self.random.below(series.len() as u64) as usize;
         (at, series[at].clone())

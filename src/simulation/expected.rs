@@ -84,12 +84,24 @@ enum Asked {
     Feed(Vec<Vec<Change>>),
 }
 
+/// What somebody asked to be given back.
+#[derive(Clone, Debug)]
+struct Undelete {
+    series: usize,
+    /// The number that the content had first.
+    origin: u64,
+    made: Option<Snapshot>,
+}
+
 /// Everything that happened in a case.
 pub(super) struct History {
     pub(super) series: Vec<String>,
     asked: BTreeMap<String, Asked>,
-    /// The snapshots of each series as they were found when they had come to be there.
-    pub(super) seen: Vec<Vec<Seen>>,
+    /// What was found under each number of each series when it had come to be there; nothing for a tombstone.
+    pub(super) seen: Vec<Vec<Option<Seen>>>,
+    /// Snapshots that somebody asked to be forgotten: they may vanish at any time.
+    forgotten: BTreeSet<(usize, u64)>,
+    undeleted: Vec<Undelete>,
     pub(super) tally: Tally,
 }
 
@@ -107,6 +119,13 @@ pub(super) struct Tally {
     pub(super) lives_lost: u64,
     pub(super) read: u64,
     pub(super) packs_deleted: u64,
+    pub(super) forgotten: u64,
+    /// Records that collections deleted.
+    pub(super) records_deleted: u64,
+    pub(super) collected: u64,
+    pub(super) rescued: u64,
+    pub(super) fenced: u64,
+    pub(super) undeleted: u64,
 }
 
 impl Tally {
@@ -121,6 +140,12 @@ impl Tally {
             lives_lost: self.lives_lost + other.lives_lost,
             read: self.read + other.read,
             packs_deleted: self.packs_deleted + other.packs_deleted,
+            forgotten: self.forgotten + other.forgotten,
+            records_deleted: self.records_deleted + other.records_deleted,
+            collected: self.collected + other.collected,
+            rescued: self.rescued + other.rescued,
+            fenced: self.fenced + other.fenced,
+            undeleted: self.undeleted + other.undeleted,
         }
     }
 }
@@ -128,7 +153,57 @@ impl Tally {
 impl History {
     pub(super) fn new(series: Vec<String>) -> Self {
         let seen = vec![Vec::new(); series.len()];
-        Self { series, asked: BTreeMap::new(), seen, tally: Tally::default() }
+        let (forgotten, undeleted) = (BTreeSet::new(), Vec::new());
+        Self { series, asked: BTreeMap::new(), seen, forgotten, undeleted, tally: Tally::default() }
+    }
+
+    /// The snapshots of a series so far, those that were forgotten too.
+    pub(super) fn snapshots(&self, series: usize) -> Vec<Seen> {
+        self.seen[series].iter().flatten().cloned().collect()
+    }
+
+    /// Those that must be there.
+    pub(super) fn counting(&self, series: usize) -> Vec<Seen> {
+        let mut snapshots = self.snapshots(series);
+        snapshots.retain(|seen| !self.may_vanish(series, seen.0.number));
+        snapshots
+    }
+
+    /// Takes note that a snapshot is about to be forgotten.
+    pub(super) fn forget(&mut self, series: usize, number: u64) {
+        self.tally.forgotten += u64::from(self.forgotten.insert((series, number)));
+    }
+
+    /// Whether somebody asked for a snapshot to be forgotten.
+    pub(super) fn may_vanish(&self, series: usize, number: u64) -> bool {
+        self.forgotten.contains(&(series, number))
+    }
+
+    /// Whether a number never counts again.
+    pub(super) fn is_over(&self, series: usize, number: u64) -> bool {
+        self.may_vanish(series, number) || self.seen[series][number as usize - 1].is_none()
+    }
+
+    /// Those of a series that somebody asked to be forgotten.
+    pub(super) fn forgotten(&self, series: usize) -> Vec<u64> {
+        self.forgotten.iter().filter(|(other, _)| *other == series).map(|(_, number)| *number).collect()
+    }
+
+    /// Takes note that a snapshot is about to be given back; the number of this wish.
+    pub(super) fn ask_undelete(&mut self, series: usize, number: u64) -> usize {
+        let origin = self.at(series, number).0.origin.map_or(number, |origin| origin.number);
+        self.undeleted.push(Undelete { series, origin, made: None });
+        self.undeleted.len() - 1
+    }
+
+    /// Takes note that it was.
+    pub(super) fn undeleted(&mut self, wish: usize, made: Snapshot) {
+        self.tally.undeleted += 1;
+        self.undeleted[wish].made = Some(made);
+    }
+
+    fn at(&self, series: usize, number: u64) -> &(Snapshot, Map) {
+        self.seen[series][number as usize - 1].as_ref().unwrap_or_else(|| panic!("{number} is a tombstone"))
     }
 
     /// Takes note of a commit that is about to be asked for; its tag.
@@ -190,16 +265,38 @@ impl History {
         for (tag, asked) in asked {
             self.judge_left(&tag, asked);
         }
+        let left: Vec<_> = self.undeleted.iter().filter_map(|wish| wish.made.as_ref()).collect();
+        assert!(left.is_empty(), "{left:?} was given back and isn't there");
     }
 
     fn explain_one(&mut self, series: usize, at: usize, asked: &mut BTreeMap<String, Asked>) {
-        let (snapshot, found) = &*self.seen[series][at];
-        let previous = at.checked_sub(1).map(|before| &*self.seen[series][before]);
-        assert_eq!(snapshot.predecessor, previous.map(|(previous, _)| previous.hash), "{snapshot}");
-        assert!(previous.is_none_or(|(previous, _)| previous.time < snapshot.time), "{snapshot} is too early");
+        let Some(seen) = self.seen[series][at].clone() else { return };
+        let (snapshot, found) = &*seen;
+        if let Some(Some(previous)) = at.checked_sub(1).map(|before| &self.seen[series][before]) {
+            assert_eq!(snapshot.predecessor, Some(previous.0.hash), "{snapshot}");
+            assert!(previous.0.time < snapshot.time, "{snapshot} is too early");
+        }
         assert_eq!(snapshot.entries, found.len() as u64, "{snapshot}");
-        let before = previous.map(|(_, map)| map.clone()).unwrap_or_default();
+        if let Some(origin) = snapshot.origin {
+            let made = self.undeleted.iter().position(|wish| wish.made.as_ref() == Some(snapshot));
+            let is_open =
+                |wish: &Undelete| wish.made.is_none() && (wish.series, wish.origin) == (series, origin.number);
+            let wish = made.or_else(|| self.undeleted.iter().position(is_open));
+            let wish = wish.unwrap_or_else(|| panic!("nobody asked for {snapshot} to be given back"));
+            self.undeleted.swap_remove(wish);
+            assert!(*found == self.at(series, origin.number).1, "{snapshot} isn't what was forgotten");
+            return;
+        }
+        let before = snapshot.parent.map(|parent| self.at(series, parent).1.clone()).unwrap_or_default();
         let tag = &snapshot.tags[TAG];
+        let replaces = matches!(asked.get(tag), Some(Asked::Commit(Commit { replaces: true, .. })));
+        let passed_over = snapshot.parent.unwrap_or(0) + 1..snapshot.number;
+        let counted =
+            |number: &u64| self.seen[series][*number as usize - 1].is_some() && !self.may_vanish(series, *number);
+        assert!(
+            replaces || !passed_over.clone().any(|number| counted(&number)),
+            "{snapshot} isn't made of the last one"
+        );
         let expected = match asked.get_mut(tag) {
             Some(Asked::Commit(commit)) => {
                 assert_eq!(commit.series, series, "{snapshot}");
@@ -229,7 +326,7 @@ impl History {
     /// What a commit makes of the snapshot before it, and whether it was moved onto that.
     fn outcome_of(&self, commit: &Commit, before: &Map, snapshot: &Snapshot) -> (Map, bool) {
         let (base, ours) = self.draft(commit);
-        if commit.replaces || commit.base == snapshot.number.checked_sub(1).filter(|number| *number > 0) {
+        if commit.replaces || commit.base == snapshot.parent {
             return (ours, false);
         }
         let overlap = overlap(commit, &base, &ours, before);
@@ -246,7 +343,7 @@ impl History {
 
     /// What a commit began with, and what it made of it.
     fn draft(&self, commit: &Commit) -> (Map, Map) {
-        let base = commit.base.map(|number| self.seen[commit.series][number as usize - 1].1.clone());
+        let base = commit.base.map(|number| self.at(commit.series, number).1.clone());
         let base = base.unwrap_or_default();
         let mut ours = base.clone();
         commit.ops.iter().for_each(|op| op.apply(&mut ours));
@@ -262,7 +359,7 @@ impl History {
                 Outcome::Made(snapshot) => panic!("{snapshot} was acknowledged to {tag} and isn't there"),
                 Outcome::Overlaps(number) => {
                     self.tally.overlaps += 1;
-                    let theirs = &self.seen[commit.series][number as usize - 1].1;
+                    let theirs = &self.at(commit.series, number).1;
                     let (base, ours) = self.draft(&commit);
                     assert!(!overlap(&commit, &base, &ours, theirs).is_empty(), "{tag} was refused for no reason");
                 }

@@ -6,7 +6,7 @@
 //! is Tokio's paused clock, and clocks and randomness come from the seed, so that a seed is a run, call by call.
 //!
 //! - `store`: the network and what is behind it. `surroundings`: clocks and randomness.
-//! - `actors`: what a process does. `look`: reading, and finding out what is there.
+//! - `actors`, `collectors`: what a process does. `look`: reading, and finding out what is there.
 //! - `expected`: what must be there. `sabotage`: faults planted in the library, which must be found.
 //!
 //! `SIM_SEED` runs one case and prints its trace, `SIM_CASES` so many.
@@ -14,6 +14,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test stops where it fails")]
 
 mod actors;
+mod collectors;
 mod expected;
 mod look;
 mod sabotage;
@@ -92,6 +93,8 @@ struct World {
     history: Mutex<History>,
     /// Sees the store as it is.
     clean: Repository,
+    /// Whether writers are fenced that may still run.
+    ruthless: bool,
 }
 
 impl World {
@@ -100,7 +103,8 @@ impl World {
         let options = CreateOptions::default().with_open(open);
         let clean = Repository::create(network.objects(), &secret(), options).await.unwrap();
         let series = (0..1 + random.below(2)).map(|number| format!("series {number}")).collect();
-        Self { network: Arc::clone(network), history: Mutex::new(History::new(series)), clean }
+        let (history, ruthless) = (Mutex::new(History::new(series)), random.chance(0.3));
+        Self { network: Arc::clone(network), history, clean, ruthless }
     }
 
     fn history(&self) -> MutexGuard<'_, History> {

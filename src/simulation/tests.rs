@@ -3,13 +3,13 @@
 use super::sabotage::with;
 use super::*;
 
-/// Cases that are run; all take a good minute on one core.
-const CASES: u64 = 450;
+/// Cases that are run; all take about a minute on one core.
+const CASES: u64 = 2000;
 
 /// Lines of the trace that are shown of a case that failed.
 const LAST: usize = 40;
 
-/// So many cases at most find each of the planted faults.
+/// So many cases find each of the planted faults.
 const CASES_PLANTED: u64 = 300;
 
 fn number(name: &str) -> Option<u64> {
@@ -39,10 +39,12 @@ fn nothing_acknowledged_is_lost_and_nothing_appears_unasked() {
     eprintln!("{sum:?}");
     if cases >= 200 {
         // What never happened wasn't tested.
-        let Tally { commits, rebased, overlaps, acknowledged, unheard, failed, lives_lost, read, packs_deleted } = sum;
-        assert!(commits > cases && acknowledged > cases && read > cases && lives_lost > cases / 4, "{sum:?}");
-        assert!(rebased > cases / 20 && overlaps > cases / 20 && unheard > cases / 20, "{sum:?}");
-        assert!(failed > cases / 20 && packs_deleted > cases / 20, "{sum:?}");
+        let often = [sum.commits, sum.acknowledged, sum.read];
+        let rarely = [sum.rebased, sum.overlaps, sum.unheard, sum.failed, sum.lives_lost, sum.packs_deleted];
+        let collecting = [sum.forgotten, sum.records_deleted, sum.collected, sum.rescued, sum.fenced, sum.undeleted];
+        assert!(often.iter().all(|count| *count > cases), "{sum:?}");
+        assert!(rarely.iter().all(|count| *count > cases / 20), "{sum:?}");
+        assert!(collecting.iter().all(|count| *count > 0), "{sum:?}");
     }
 }
 
