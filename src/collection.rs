@@ -69,7 +69,7 @@ pub(crate) struct Plan {
     pub(crate) segments: Vec<ObjectId>,
     /// Records of snapshots that were forgotten and that the first mark left out, by series.
     pub(crate) records: Vec<Numbers>,
-    /// The highest number of each series at the first mark: what was committed later is marked again.
+    /// The number of each series up to which every snapshot that counts was marked first: those after it are marked again.
     pub(crate) marked: Vec<(SeriesTag, u64)>,
     /// What the end of the collection before handed on.
     pub(crate) inherited: Ended,

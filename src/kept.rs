@@ -238,7 +238,12 @@ pub(crate) async fn publish(
             "too many single snapshots are forgotten; collect first",
         ));
     }
-    Ok(store.create(&name, Bytes::from(sealed)).await? == Created::Ours)
+    if store.create(&name, Bytes::from(sealed)).await? == Created::Theirs {
+        return Ok(false);
+    }
+    // The name may have been free because it was tidied away. Then there is a higher one, which holds.
+    let now = newest(store, keyring, &keyring.series_tag(series)).await?;
+    Ok(now.number == number)
 }
 
 fn parse(name: &str) -> Option<(SeriesTag, u64)> {

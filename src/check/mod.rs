@@ -107,7 +107,7 @@ impl CheckReport {
 }
 
 impl Repository {
-    /// Verifies that every snapshot can be restored, and names what is damaged or missing and the paths that it hits.
+    /// Verifies that every snapshot that counts can be restored, and names what is damaged or missing and the paths that it hits.
     ///
     /// Reads every record, index segment, pack footer and distinct tree node, and looks up every chunk; with
     /// [`CheckOptions::with_read_data`] also the data itself. Changes nothing and may run beside writers.

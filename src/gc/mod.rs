@@ -221,14 +221,26 @@ impl Repository {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if a snapshot that counts lacks something: it has to be repaired or forgotten first.
+    /// [`Error::Conflict`] if a merge or another collection comes in between: plan anew.
     pub async fn plan_gc(&self, options: &GcOptions) -> Result<GcPlan> {
         options.validate()?;
         let before = Collections::new(self.parts().clone()).standing().await?;
         if before.open().is_some() {
             return Ok(GcPlan::to_finish(before, options.clone()));
         }
-        let survey = self.survey_packs(&before, options).await?;
-        Ok(GcPlan::of(survey, before, options.clone()))
+        match self.survey_packs(&before, options).await {
+            Ok(survey) => Ok(GcPlan::of(survey, before, options.clone())),
+            Err(error) if error.is_corrupt() => {
+                let now = Collections::new(self.parts().clone()).standing().await?;
+                if now.number == before.number {
+                    return Err(error);
+                }
+                // What seems to be missing may have been moved.
+                let reason = "another collection or a merge was begun while this one was planned; plan anew";
+                Err(Error::conflict("the collection", reason))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Collects what a plan says.

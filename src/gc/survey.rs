@@ -52,7 +52,7 @@ pub(super) struct Survey {
     pub(super) segments: Vec<(ObjectId, u64)>,
     /// Records that go.
     pub(super) records: Vec<Numbers>,
-    /// The highest number of each series.
+    /// The number of each series up to which every snapshot that counts was looked at.
     pub(super) marked: Vec<(SeriesTag, u64)>,
     pub(super) marks: Arc<Marks>,
 }
@@ -82,6 +82,26 @@ impl Records {
     /// The highest number of each series.
     fn highest(&self) -> BTreeMap<SeriesTag, u64> {
         self.names.iter().map(|name| (name.tag, name.number)).collect()
+    }
+
+    /// The number of each series up to which none is missing that counts.
+    ///
+    /// A listing need not show what is committed while it is made, and may show a later one: what it left out must be
+    /// among those that are marked again.
+    fn marked(&self) -> BTreeMap<SeriesTag, u64> {
+        let mut marked = BTreeMap::new();
+        for names in self.names.chunk_by(|a, b| a.tag == b.tag) {
+            let counts = |number: &u64| self.kept.get(&names[0].tag).is_none_or(|newest| newest.kept.counts(*number));
+            let mut reached = 0;
+            for name in names {
+                if (reached + 1..name.number).any(|number| counts(&number)) {
+                    break;
+                }
+                reached = name.number;
+            }
+            marked.insert(names[0].tag, reached);
+        }
+        marked
     }
 
     /// Those that go: forgotten for good, not the highest of their series, and not such that a writer that was fenced
@@ -148,7 +168,7 @@ impl Repository {
             undescribed,
             segments: Vec::new(),
             records: records.condemned(&pinned),
-            marked: records.highest().into_iter().collect(),
+            marked: records.marked().into_iter().collect(),
             marks: Arc::clone(&marks),
         };
         let (uses, needed, unneeded) = cpu::block(move || weigh(&marks, &listed)).await?;

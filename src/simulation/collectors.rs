@@ -48,12 +48,7 @@ impl Actor {
             let plan = repository.plan_gc(&options).await?;
             repository.gc(plan, Arc::new(NoProgress)).await
         };
-        let collected = match self.impatiently(collecting).await {
-            // A plan beside which a merge is begun takes for lost what that has moved.
-            Some(Err(error)) if error.is_corrupt() => return Ok(()),
-            other => other.transpose()?,
-        };
-        if let Some(report) = collected {
+        if let Some(report) = self.impatiently(collecting).await.transpose()? {
             let tally = &mut self.world.history().tally;
             tally.collected += report.packs_deleted;
             tally.records_deleted += report.records_deleted;
