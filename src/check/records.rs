@@ -32,6 +32,8 @@ pub(super) struct Root {
     pub(super) entries: u64,
     /// Packs that no segment need describe, since the record names them.
     pub(super) packs: Vec<ObjectId>,
+    /// Whether it counts; otherwise it was forgotten and can be undeleted.
+    pub(super) counts: bool,
 }
 
 /// What a series' line is checked with.
@@ -187,6 +189,8 @@ impl Repository {
             check_series(series, kept(&tag), &mut roots, findings);
         }
         roots.retain(|root| kept(&root.record.tag).is_root(root.record.number, now));
+        // Those that count first, so that what a forgotten one lacks is told apart.
+        roots.sort_by_key(|root| !root.counts);
         Ok(roots)
     }
 }
@@ -244,7 +248,8 @@ fn check_series(
         (expected, before) = (name.next(link.time), Some(link.hash));
         roots.extend(link.content.map(|Content { root, entries, stored, .. }| {
             let packs = stored.packs.iter().map(|pack| pack.id).collect();
-            Root { label: label(name.number), record: name, root, entries, packs }
+            let counts = kept.counts(name.number);
+            Root { label: label(name.number), record: name, root, entries, packs, counts }
         }));
     }
 }

@@ -1,0 +1,321 @@
+//! Snapshots without what is lost: committed again at the end of their series, and then the old ones are forgotten.
+//!
+//! All that are rewritten keep their order. Whoever continues the series begins
+//! from its last snapshot, so that one is committed again after them, whole or
+//! not. The old ones are forgotten at once, after all of that: a repair that is
+//! cut off before goes on where it was.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
+
+use crate::blobs::{BlobReader, BlobWriter, Condemned, Evidence, NodeBuffer, Treatment, WriteOptions, list_packs};
+use crate::clock::Timestamp;
+use crate::draft::commit;
+use crate::error::{Error, Result};
+use crate::id::{BlobId, ObjectId, SeriesTag};
+use crate::index::{Index, Want};
+use crate::pack::BlockKind;
+use crate::reach::secure;
+use crate::registration::Registration;
+use crate::repair::losses::lost_node;
+use crate::repair::options::SnapshotLoss;
+use crate::repair::records::{Root, SeriesWork};
+use crate::repair::{RepairAction, RepairOptions, RepairReport, Steps};
+use crate::repository::Repository;
+use crate::snapshot::{Content, FAILURES_MAX, Failure, Origin, Snapshot, SnapshotStats};
+use crate::tree::{
+    Entry, EntryKind, Key, Payload, Piece, Root as TreeRoot, SequenceVisitor, Span, TreeBuilder, Visitor, visit_nodes,
+    visit_sequence,
+};
+
+/// Nodes read at a time.
+const READ_AHEAD: usize = 16;
+
+/// What is rewritten of one series.
+#[derive(Debug)]
+pub(super) struct Rewrite {
+    series: String,
+    tag: SeriesTag,
+    /// In order: the number, and the paths that are known to be lost.
+    targets: Vec<(u64, BTreeSet<String>)>,
+    /// What is forgotten in the end.
+    forget: BTreeSet<u64>,
+}
+
+impl SeriesWork {
+    /// Adds what is rewritten.
+    pub(super) fn with_rewrites(
+        mut self,
+        options: &RepairOptions,
+        roots: &[Root],
+        lost: &[SnapshotLoss],
+        steps: &mut Steps,
+    ) -> Self {
+        let mut series = BTreeMap::<&str, BTreeMap<u64, &SnapshotLoss>>::new();
+        for loss in lost.iter().filter(|loss| !loss.forgotten) {
+            series.entry(&loss.series).or_default().insert(loss.number, loss);
+            let problem = format!("{} paths in it can't be restored", loss.paths.len());
+            let object = format!("{}#{}", loss.series, loss.number);
+            if options.accept_loss {
+                steps.add(object, problem, RepairAction::Rewrite);
+            } else {
+                let advice = "a copy of the repository or `backup --heal` may bring them back; or accept the loss";
+                steps.advise(object, problem, RepairAction::None, advice);
+            }
+        }
+        if options.accept_loss {
+            let rewrites = series.into_iter().filter_map(|(series, lossy)| rewrite(series, &lossy, roots));
+            self.rewrites = rewrites.collect();
+        }
+        self
+    }
+}
+
+/// What is rewritten of a series, given what its snapshots lack.
+fn rewrite(series: &str, lossy: &BTreeMap<u64, &SnapshotLoss>, roots: &[Root]) -> Option<Rewrite> {
+    let counting: Vec<&Root> = roots.iter().filter(|root| root.counts && root.series == series).collect();
+    let is_lossy = |root: &Root| lossy.contains_key(&root.name.number);
+    // A repair that was cut off may have committed some already.
+    let gives_back = |root: &Root, old: &Root| {
+        root.name.number > old.name.number && !is_lossy(root) && root.origin == Some(old.as_origin())
+    };
+    let is_original = |root: &&&Root| !counting.iter().any(|old| gives_back(root, old));
+    let last = counting.iter().filter(is_original).map(|root| root.name.number).max()?;
+    let old = counting.iter().filter(|root| is_lossy(root) || root.name.number == last);
+    let (mut targets, mut forget) = (Vec::new(), BTreeSet::new());
+    for old in old {
+        let number = old.name.number;
+        forget.insert(number);
+        if !counting.iter().any(|root| gives_back(root, old)) {
+            let paths = lossy.get(&number).into_iter().flat_map(|loss| &loss.paths);
+            targets.push((number, paths.map(|failure| failure.path.clone()).collect()));
+        }
+    }
+    Some(Rewrite { series: series.to_owned(), tag: counting.first()?.name.tag, targets, forget })
+}
+
+impl Repository {
+    /// Commits what is left of snapshots, and forgets the old ones.
+    pub(super) async fn rewrite_series(
+        &self,
+        rewrite: Rewrite,
+        times: (Timestamp, Timestamp),
+        report: &mut RepairReport,
+    ) -> Result<()> {
+        let Rewrite { series, tag, targets, forget } = rewrite;
+        for (number, lost) in targets {
+            let Some(old) = self.timelines().numbered(&tag, number).await? else {
+                let reason = "it was forgotten since this was planned; plan anew";
+                return Err(Error::conflict(format!("{series}#{number}"), reason));
+            };
+            let snapshot = self.rewrite(&old, &lost).await?;
+            report.rewritten.push((series.clone(), number, snapshot.number));
+        }
+        self.stop_counting(&series, &forget, times).await?;
+        report.forgotten.extend(forget.into_iter().map(|number| (series.clone(), number)));
+        Ok(())
+    }
+
+    async fn rewrite(&self, old: &Snapshot, lost: &BTreeSet<String>) -> Result<Snapshot> {
+        let registration = Registration::begin(self.parts().clone(), &old.series, &old.host, self.mode()).await?;
+        match self.content_of_rest(&registration, old, lost).await {
+            Ok(content) => commit(self, registration, content, WriteOptions::default()).await,
+            Err(error) => {
+                registration.end().await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn content_of_rest(
+        &self,
+        registration: &Registration,
+        old: &Snapshot,
+        lost: &BTreeSet<String>,
+    ) -> Result<Content> {
+        self.index().refresh(Want::All).await?;
+        self.reader_of(old);
+        let evidence = Evidence::new(registration.condemned());
+        let mut writer = BlobWriter::new(self.parts().clone(), registration.id(), evidence, WriteOptions::default());
+        if let Some(parent) = registration.parent() {
+            writer.adopt(&parent.stored.packs);
+        }
+        self.index().load_recent().await?;
+        let there = list_packs(self.store()).await?;
+        let ground = Ground { reader: self.reader(), index: self.index(), there, condemned: registration.condemned() };
+        let (builder, nodes) = (TreeBuilder::new(self.splitter().clone()), NodeBuffer::new(Arc::clone(self.keyring())));
+        let mut rest = Rest {
+            ground: &ground,
+            builder,
+            nodes,
+            writer: &mut writer,
+            failures: Vec::new(),
+            stats: SnapshotStats::default(),
+        };
+        visit_nodes(&**self.reader(), &old.root, READ_AHEAD, &mut rest).await?;
+        let (root, failures, stats) = rest.finish().await?;
+        if let Some(failure) = failures.iter().find(|failure| !lost.contains(&failure.path)) {
+            let reason = format!("{} can't be read either ({}); plan anew", failure.path, failure.reason);
+            return Err(Error::conflict(old, reason));
+        }
+        writer.flush().await?;
+        secure(self.reader(), self.index(), &root.id, &mut writer).await?;
+        writer.flush().await?;
+        let stored = writer.stored(&root.id);
+        Ok(content(old.clone(), registration, root, failures, stats, stored))
+    }
+}
+
+fn content(
+    old: Snapshot,
+    registration: &Registration,
+    root: TreeRoot,
+    mut failures: Vec<Failure>,
+    counted: SnapshotStats,
+    stored: crate::blobs::Stored,
+) -> Content {
+    let failure_count = old.failure_count.saturating_add(failures.len() as u64);
+    failures.extend(old.failures);
+    failures.truncate(FAILURES_MAX);
+    let SnapshotStats { files, folders, others, bytes, .. } = counted;
+    Content {
+        host: old.host,
+        tags: old.tags,
+        paths: old.paths,
+        position: old.position,
+        root: root.id,
+        entries: root.entries,
+        parent: registration.parent().map(|parent| parent.number),
+        origin: old.origin.or(Some(Origin { number: old.number, time: old.time })),
+        stats: SnapshotStats { files, folders, others, bytes, ..old.stats },
+        failures,
+        failure_count,
+        stored,
+    }
+}
+
+/// What may be relied on.
+struct Ground<'a> {
+    reader: &'a Arc<BlobReader>,
+    index: &'a Arc<Index>,
+    there: HashSet<ObjectId>,
+    condemned: Condemned,
+}
+
+impl Ground<'_> {
+    /// Why an entry can't be restored; nothing if it can.
+    async fn lost_of(&self, entry: &Entry) -> Result<Option<String>> {
+        for payload in [&entry.content, &entry.metadata] {
+            let lost = match payload {
+                Payload::Inline(_) => None,
+                Payload::Pieces(pieces) => self.lost_piece(pieces)?,
+                Payload::Sequence(root) => {
+                    let mut walk = InSequence { ground: self, lost: None };
+                    visit_sequence(&**self.reader, root, READ_AHEAD, &mut walk).await?;
+                    walk.lost
+                }
+            };
+            if lost.is_some() {
+                return Ok(lost);
+            }
+        }
+        Ok(None)
+    }
+
+    fn lost_piece(&self, pieces: &[Piece]) -> Result<Option<String>> {
+        let stays = |pack: &ObjectId| self.there.contains(pack) && !self.condemned.contains(pack);
+        for piece in pieces {
+            if let Piece::Chunk { id, .. } = piece
+                && self.index.find_in(id, stays)?.is_none()
+            {
+                return Ok(Some(format!("blob {id} is lost")));
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct InSequence<'a> {
+    ground: &'a Ground<'a>,
+    lost: Option<String>,
+}
+
+impl SequenceVisitor for InSequence<'_> {
+    fn enter(&mut self, _: &BlobId) -> bool {
+        true
+    }
+
+    async fn pieces(&mut self, pieces: Vec<Piece>) -> Result<()> {
+        if let Some(lost) = self.ground.lost_piece(&pieces)? {
+            self.lost = Some(lost);
+        }
+        Ok(())
+    }
+
+    fn failed(&mut self, id: &BlobId, error: Error) -> Result<()> {
+        self.lost = Some(lost_node(id, error)?);
+        Ok(())
+    }
+}
+
+/// Hands the nodes of a tree on.
+async fn store(nodes: &mut NodeBuffer, writer: &mut BlobWriter) -> Result<()> {
+    for (id, node) in nodes.take() {
+        writer.add(BlockKind::Nodes, id, node, Treatment::Compress).await?;
+    }
+    Ok(())
+}
+
+/// Builds a tree of what can be restored: the walk comes by the entries in the order of their keys.
+struct Rest<'a> {
+    ground: &'a Ground<'a>,
+    builder: TreeBuilder,
+    nodes: NodeBuffer,
+    writer: &'a mut BlobWriter,
+    failures: Vec<Failure>,
+    stats: SnapshotStats,
+}
+
+impl Rest<'_> {
+    fn count(&mut self, entry: &Entry) {
+        match entry.kind {
+            EntryKind::File => {
+                self.stats.files += 1;
+                self.stats.bytes = self.stats.bytes.saturating_add(entry.size);
+            }
+            EntryKind::Folder => self.stats.folders += 1,
+            _ => self.stats.others += 1,
+        }
+    }
+
+    async fn finish(self) -> Result<(TreeRoot, Vec<Failure>, SnapshotStats)> {
+        let Self { builder, mut nodes, writer, failures, stats, .. } = self;
+        let root = builder.finish(&mut nodes)?;
+        store(&mut nodes, writer).await?;
+        Ok((root, failures, stats))
+    }
+}
+
+impl Visitor for Rest<'_> {
+    fn enter(&mut self, _: &BlobId) -> bool {
+        true
+    }
+
+    async fn leaf(&mut self, _: &BlobId, entries: Vec<(Key, Entry)>) -> Result<()> {
+        for (key, entry) in entries {
+            match self.ground.lost_of(&entry).await? {
+                Some(reason) => self.failures.push(Failure { path: key.to_string(), reason }),
+                None => {
+                    self.count(&entry);
+                    self.builder.push(&key, &entry, &mut self.nodes)?;
+                }
+            }
+        }
+        store(&mut self.nodes, self.writer).await
+    }
+
+    fn failed(&mut self, id: &BlobId, span: &Span, error: Error) -> Result<()> {
+        self.failures.push(Failure { path: span.to_string(), reason: lost_node(id, error)? });
+        Ok(())
+    }
+}
