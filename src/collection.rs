@@ -224,7 +224,7 @@ impl Collections {
     /// Puts an end to a sequence whose newest records are damaged: begins and ends a collection of nothing after them.
     ///
     /// What they handed on can't be known, so `pinned` must hold every number that a fenced writer may yet put at.
-    pub(crate) async fn supersede(&self, mut pinned: Vec<Numbers>) -> Result<()> {
+    pub(crate) async fn supersede(&self, pinned: Vec<Numbers>) -> Result<()> {
         let Parts { store, keyring, .. } = &self.parts;
         let numbers = list(store).await?;
         let number = numbers.last_key_value().map_or(0, |(number, _)| *number) + 1;
@@ -241,15 +241,14 @@ impl Collections {
                 }
             }
         }
-        for Numbers { tag, runs } in inherited.pinned {
-            runs.into_iter().for_each(|run| Numbers::add(&mut pinned, tag, run));
+        for Numbers { tag, runs } in pinned {
+            runs.into_iter().for_each(|run| Numbers::add(&mut inherited.pinned, tag, run));
         }
-        let ended = Ended { pinned, left: inherited.left };
-        let plan = Plan { authority: Authority::Damaged, inherited: ended.clone(), ..Plan::default() };
+        let plan = Plan { authority: Authority::Damaged, inherited: inherited.clone(), ..Plan::default() };
         if self.create(Name::Collection(number), number, CollectionBody::Begun(plan)).await? == Created::Theirs {
             return Err(Error::conflict("the collection", "another one was begun meanwhile; plan anew"));
         }
-        self.end(number, ended).await
+        self.end(number, inherited).await
     }
 
     async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<Created> {

@@ -23,8 +23,8 @@ pub(super) enum Task {
     /// These bytes belong under the name; what is there is damaged.
     Put(Name, Bytes),
     Delete(Name),
-    /// A list of what counts follows a damaged one, which is then deleted.
-    Publish(SeriesTag, u64, Kept),
+    /// A list of what counts follows a damaged one, which is then deleted, or replaced by these bytes.
+    Publish(SeriesTag, u64, Kept, Option<Bytes>),
     /// An empty collection follows damaged ones.
     Supersede,
 }
@@ -106,10 +106,8 @@ impl Repository {
             let Name::Key(id) = name else { continue };
             let read = self.store().get(&name.to_string(), SLOT_MAX).await;
             match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
-                Ok(slot) if slot.repository() != self.id() => {
-                    let advice = "it opens nothing here; take it away with `key remove`";
-                    steps.advise(name, "it belongs to another repository", RepairAction::None, advice);
-                }
+                // It opens nothing here, and isn't ours to delete.
+                Ok(slot) if slot.repository() != self.id() => {}
                 Ok(_) => own_is_sound |= id == self.slot(),
                 Err(error) if error.is_not_found() => {}
                 Err(error) => damaged.push((id, said(error)?)),
@@ -263,14 +261,17 @@ impl Repository {
         steps: &mut Steps,
     ) -> Result<()> {
         let name = Name::Kept(tag, number);
-        if let Some(bytes) = self.once_there(options, name).await? {
-            if let (Some(other), true) = (&options.other, number > newest.number)
-                && let Some(kept) = kept::read(other.store(), other.keyring(), &tag, number).await?
-            {
-                (newest.number, newest.kept) = (number, kept);
-            }
+        let there = self.once_there(options, name).await?;
+        if let Some(bytes) = there.clone().filter(|_| number < newest.number) {
             steps.add(name, problem, RepairAction::CopyObject);
             small.tasks.push(Task::Put(name, bytes));
+        } else if let (Some(bytes), Some(other)) = (there, &options.other)
+            && let Some(kept) = kept::read(other.store(), other.keyring(), &tag, number).await?
+        {
+            // While the name is free, what the list forgot would count again: so another says the same before.
+            *newest = Newest { number: newest.taken + 1, taken: newest.taken + 1, kept };
+            steps.add(name, problem, RepairAction::CopyObject);
+            small.tasks.push(Task::Publish(tag, number, newest.kept.clone(), Some(bytes)));
         } else if number < newest.number {
             steps.add(name, problem, RepairAction::Delete);
             small.tasks.push(Task::Delete(name));
@@ -279,7 +280,7 @@ impl Repository {
             (newest.number, newest.taken) = (newest.taken + 1, newest.taken + 1);
             let advice = "snapshots that it alone forgot count again, as far as their records are there";
             steps.advise(name, problem, RepairAction::PublishList, advice);
-            small.tasks.push(Task::Publish(tag, number, newest.kept.clone()));
+            small.tasks.push(Task::Publish(tag, number, newest.kept.clone(), None));
         }
         Ok(())
     }
@@ -358,9 +359,19 @@ impl Repository {
                     self.store().delete(&name.to_string()).await?;
                     deleted += 1;
                 }
-                Task::Publish(tag, damaged, kept) => {
-                    self.publish_over(&small.series, &tag, damaged, kept).await?;
-                    deleted += 1;
+                Task::Publish(tag, damaged, kept, bytes) => {
+                    self.publish_after(&small.series, &tag, kept).await?;
+                    let name = Name::Kept(tag, damaged);
+                    match bytes {
+                        Some(bytes) => {
+                            self.replace(name, bytes).await?;
+                            copied += 1;
+                        }
+                        None => {
+                            self.store().delete(&name.to_string()).await?;
+                            deleted += 1;
+                        }
+                    }
                 }
                 Task::Supersede => {
                     // Whatever number a fenced writer may yet put at, it is one of these.
@@ -396,14 +407,8 @@ impl Repository {
         }
     }
 
-    /// Publishes a list after all that are there, and then deletes the damaged one.
-    async fn publish_over(
-        &self,
-        series: &BTreeMap<SeriesTag, String>,
-        tag: &SeriesTag,
-        damaged: u64,
-        kept: Kept,
-    ) -> Result<()> {
+    /// Publishes a list after all that are there.
+    async fn publish_after(&self, series: &BTreeMap<SeriesTag, String>, tag: &SeriesTag, kept: Kept) -> Result<()> {
         let name = self.series_name(series, tag)?;
         let listed = self.store().list(&layout::kept_prefix(tag)).await?;
         let taken = listed.iter().filter_map(|listed| match Name::parse(&listed.name) {
@@ -411,10 +416,11 @@ impl Repository {
             _ => None,
         });
         let before = Newest { taken: taken.max().unwrap_or(0), ..Newest::default() };
-        if !kept::publish(self.store(), self.keyring(), self.surroundings(), &name, &before, kept).await? {
-            return Err(Error::conflict(format!("series {name:?}"), "a list was published meanwhile; plan anew"));
+        if kept::publish(self.store(), self.keyring(), self.surroundings(), &name, &before, kept).await? {
+            Ok(())
+        } else {
+            Err(Error::conflict(format!("series {name:?}"), "a list was published meanwhile; plan anew"))
         }
-        self.store().delete(&Name::Kept(*tag, damaged).to_string()).await
     }
 
     /// The name of a series.
