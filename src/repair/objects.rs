@@ -13,6 +13,7 @@ use crate::kept::{self, Kept, Newest};
 use crate::layout::{self, Name};
 use crate::object::{self, HEADER_LEN};
 use crate::registration::RegistrationRecord;
+use crate::repair::records::GAP_MAX;
 use crate::repair::{RepairAction, RepairOptions, Steps, said};
 use crate::repository::Repository;
 use crate::slot::{SLOT_MAX, Slot};
@@ -289,7 +290,8 @@ impl Repository {
     async fn without_gone(&self, tag: &SeriesTag, kept: &Kept) -> Result<Kept> {
         let names = self.timelines().names(Some(tag)).await?;
         let there: BTreeSet<u64> = names.iter().map(|name| name.number).collect();
-        let highest = there.last().copied().unwrap_or(0);
+        // No more numbers than can be looked at one by one; a series has as many records, but for those that were forgotten.
+        let highest = there.last().copied().unwrap_or(0).min(there.len() as u64 + GAP_MAX);
         let gone: Vec<u64> = (1..=highest).filter(|number| kept.counts(*number) && !there.contains(number)).collect();
         let now = self.surroundings().clock.now();
         Ok(kept.forget(&gone, highest, (now, now), |number| there.contains(&number)))

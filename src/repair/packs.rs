@@ -224,9 +224,7 @@ impl Repository {
         packs.sort_unstable();
         let mut tables = [Tables::new(Table::Named), Tables::new(Table::Untold)];
         let mut footers = self.footers(view, packs);
-        let mut compared = Vec::new();
         while let Some(pack) = footers.try_next().await? {
-            compared.push(pack.row.id);
             let (unknown, contradicted) = compare(view, naming, &pack)?;
             view.contradicted.extend(contradicted.into_iter().map(|segment| (segment, pack.row.id)));
             if unknown {
@@ -271,15 +269,25 @@ impl Repository {
         let of_records = roots.iter().flat_map(|root| &root.packs).map(|pack| pack.id);
         let mut missing: BTreeSet<ObjectId> = naming.keys().copied().chain(of_records).collect();
         missing.retain(|id| !view.states.contains_key(id));
+        let Some(other) = view.other.clone() else { return Ok(()) };
         for id in missing {
-            let Some(length) = whole_length(view.other.as_ref(), id).await? else { continue };
-            let Some(other) = view.other.clone() else { continue };
-            let pack = RecentPack::read(id, length, other.store(), other.keyring()).await?;
+            // Most that old records name were merged, in the copy as well.
+            let footer = async {
+                let length = other.store().length(&Name::Pack(id).to_string()).await?;
+                RecentPack::read(id, length, other.store(), other.keyring()).await
+            };
+            let pack = match footer.await {
+                Ok(pack) => pack,
+                Err(error) => {
+                    said(error)?;
+                    continue;
+                }
+            };
             let mut wanted = false;
             for blob in pack.ids() {
                 wanted |= view.find_whole(&blob)?.is_none();
             }
-            if wanted {
+            if wanted && let Some(length) = whole_length(Some(&other), id).await? {
                 steps.add(Name::Pack(id), "it does not exist", RepairAction::CopyObject);
                 work.copied.insert(id);
                 view.states.insert(id, State::Copied);

@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, RecordHash, SeriesTag};
 use crate::index::PackRef;
 use crate::kept::{self, Kept};
-use crate::layout::{Name, SnapshotName};
+use crate::layout::{self, Name, SnapshotName};
 use crate::object;
 use crate::repair::objects::Lists;
 use crate::repair::rewrite::Rewrite;
@@ -22,6 +22,9 @@ use crate::store::Created;
 
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
+
+/// More numbers of a series than these aren't looked for one by one.
+pub(super) const GAP_MAX: u64 = 1 << 20;
 
 /// How often a list is contended for before it is given up.
 const CONTESTS: u32 = 16;
@@ -126,14 +129,14 @@ impl Repository {
                 Err(problem) => damaged.push((name, problem)),
             }
         }
+        // The highest comes last: what replaces it says what the one before it is.
+        let (last, damaged): (Vec<_>, Vec<_>) = damaged.into_iter().partition(|(name, _)| name.number == highest);
         for (name, problem) in damaged {
             self.plan_record(line, name, problem, highest).await?;
         }
-        for number in 1..highest {
-            let is_here = line.sound.contains_key(&number) || line.is_dealt_with(number);
-            if line.kept.counts(number) && !is_here {
-                self.plan_gap(line, number).await?;
-            }
+        self.plan_gaps(line, highest).await?;
+        for (name, problem) in last {
+            self.plan_record(line, name, problem, highest).await?;
         }
         self.continue_line(line, highest).await?;
         line.check_order();
@@ -158,6 +161,24 @@ impl Repository {
         Ok(())
     }
 
+    /// The numbers before the highest that have no record.
+    async fn plan_gaps(&self, line: &mut Line<'_>, highest: u64) -> Result<()> {
+        let known = line.sound.len() as u64;
+        if highest.saturating_sub(known) > GAP_MAX {
+            let (object, problem) = (layout::series_prefix(&line.tag), "too many numbers before its last are missing");
+            let advice = "whoever put the last record there made its number up; move that away";
+            line.steps.advise(object, problem, RepairAction::None, advice);
+            return Ok(());
+        }
+        for number in 1..highest {
+            let is_here = line.sound.contains_key(&number) || line.is_dealt_with(number);
+            if line.kept.counts(number) && !is_here {
+                self.plan_gap(line, number).await?;
+            }
+        }
+        Ok(())
+    }
+
     /// A number that counts and has no record.
     async fn plan_gap(&self, line: &mut Line<'_>, number: u64) -> Result<()> {
         let expected = line.sound.get(&(number - 1)).and_then(|(name, placed)| name.next(placed.record.time));
@@ -171,7 +192,7 @@ impl Repository {
             }
         }
         let object = expected.map_or_else(
-            || format!("{}, number {number}", crate::layout::series_prefix(&line.tag)),
+            || format!("{}, number {number}", layout::series_prefix(&line.tag)),
             |name| Name::Snapshot(name).to_string(),
         );
         line.give_up(object, number, "it does not exist".to_owned());
