@@ -551,3 +551,41 @@ fn an_interrupted_backup_commits_nothing() {
     assert!(err.contains("nothing was committed"), "{err}");
     assert_eq!(setting.succeed(&["snapshots"]), "");
 }
+
+#[test]
+fn damage_is_repaired_from_a_copy_or_given_up() {
+    let setting = Setting::created();
+    setting.back_up();
+    assert!(setting.succeed(&["repair", "--dry-run"]).contains("nothing to repair"));
+    let copied = Command::new("cp").arg("-r").args([setting.path("repository"), setting.path("copy")]).status();
+    assert!(copied.unwrap().success());
+    let packs = setting.path("repository/packs");
+    let pack = files_below(&packs).into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let whole = fs::read(&pack).unwrap();
+    let damage = || {
+        fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&pack, &whole[..whole.len() / 2]).unwrap();
+    };
+    damage();
+
+    let (out, _) = expect(&setting.run(&["repair", "--dry-run"]), 1);
+    assert!(out.contains("lacks") && fs::read(&pack).unwrap().len() < whole.len(), "{out}");
+    let repaired = setting.objects(&["repair", "--other", &setting.text("copy")]);
+    assert_eq!(of_type(&repaired, "repair_step")[0]["action"], "copy_object");
+    assert_eq!(of_type(&repaired, "repair")[0]["complete"], true);
+    assert_eq!(fs::read(&pack).unwrap(), whole);
+
+    damage();
+    let (out, _) = expect(&setting.run(&["--json", "repair"]), 3);
+    assert_eq!(of_type(&objects(&out), "loss")[0]["snapshot"], "default#1");
+    setting.fail(&["check"], 1);
+    let said = setting.succeed(&["repair", "--accept-loss"]);
+    assert!(said.contains("default#1 is default#2 now"), "{said}");
+    setting.succeed(&["check", "--read-data"]);
+    setting.succeed(&["backup", "--heal", "source"]);
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}

@@ -38,19 +38,18 @@ impl Repository {
         self.describe_packs(&packs, &mut report).await?;
 
         // Only now: whoever reads a record finds what it needs.
-        let (copied, deleted, forgotten) = self.repair_records(&mut series).await?;
+        let (copied, deleted, forgotten) = self.repair_records(&mut series, self.window(options.undelete_for)).await?;
         report.objects_copied += copied;
         report.deleted += deleted;
         report.forgotten = forgotten;
 
         progress.phase(Phase::Deleting);
-        let deleted_all = self.delete_damaged(&packs, &mut report).await?;
+        self.delete_damaged(&packs, &mut report).await?;
         progress.phase(Phase::Committing);
-        if deleted_all {
-            let undelete_for = options.undelete_for;
-            for rewrite in std::mem::take(&mut series.rewrites) {
-                self.rewrite_series(rewrite, self.window(undelete_for), &mut report).await?;
-            }
+        // What is damaged may still be there: a collection is under way, or the store doesn't let it be deleted.
+        for rewrite in std::mem::take(&mut series.rewrites) {
+            let window = self.window(options.undelete_for);
+            self.rewrite_series(rewrite, &packs.packs_gone, window, &mut report).await?;
         }
         report.undone = steps.into_iter().filter(|step| step.action == RepairAction::None).collect();
         let given_up = |series: &str, number| report.forgotten.iter().any(|it| it.0 == series && it.1 == number);
@@ -152,25 +151,26 @@ impl Repository {
         Ok(())
     }
 
-    /// Deletes damaged packs, and segments that are damaged or point into such, by a collection; whether they are gone.
-    async fn delete_damaged(&self, work: &PackWork, report: &mut RepairReport) -> Result<bool> {
+    /// Deletes damaged packs, and segments that are damaged or point into such, by a collection.
+    async fn delete_damaged(&self, work: &PackWork, report: &mut RepairReport) -> Result<()> {
         let collections = Collections::new(self.parts().clone());
         let something_goes = !work.packs_gone.is_empty() || !work.segments_gone.is_empty();
         let before = loop {
             let standing = collections.standing().await?;
             match &standing.state {
                 State::Idle(_) => break standing,
-                State::Open(plan) if plan.authority == Authority::Unneeded => return Ok(!something_goes),
-                State::Open(plan) if plan.authority == Authority::Copied && !something_goes => return Ok(true),
+                State::Open(plan) if self.delete_condemned_already(plan, work, report).await? => {}
+                State::Open(plan) if plan.authority == Authority::Unneeded => return Ok(()),
+                State::Open(plan) if plan.authority == Authority::Copied && !something_goes => return Ok(()),
                 State::Open(plan) => {
                     if !self.finish_counted(&collections, standing.number, plan, report).await? {
-                        return Ok(false);
+                        return Ok(());
                     }
                 }
             }
         };
         if !something_goes {
-            return Ok(true);
+            return Ok(());
         }
         let inherited = match &before.state {
             State::Idle(ended) => ended.clone(),
@@ -184,7 +184,27 @@ impl Repository {
         let Some(number) = collections.begin(&before, plan.clone()).await? else {
             return Err(Error::conflict("the collection", "another one was begun since this was planned; plan anew"));
         };
-        self.finish_counted(&collections, number, &plan, report).await
+        self.finish_counted(&collections, number, &plan, report).await.map(drop)
+    }
+
+    /// Deletes what is damaged and was condemned before it was found to be, so that it doesn't keep its collection from
+    /// coming to an end; whether there was anything.
+    async fn delete_condemned_already(&self, open: &Plan, work: &PackWork, report: &mut RepairReport) -> Result<bool> {
+        let condemned = Condemned::new(open.packs.clone());
+        let packs = work.packs_gone.iter().filter(|pack| condemned.contains(pack)).map(|id| Name::Pack(*id));
+        let segments = work.segments_gone.iter().filter(|id| open.segments.contains(id)).map(|id| Name::Index(*id));
+        let mut any = false;
+        for name in packs.chain(segments) {
+            match self.store().length(&name.to_string()).await {
+                Err(error) if error.is_not_found() => continue,
+                other => other.map(drop)?,
+            }
+            if self.delete(name).await? {
+                report.deleted += 1;
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     async fn finish_counted(

@@ -101,9 +101,10 @@ impl Repository {
         let (mut packs, view) = self.plan_packs(options, &roots, &mut steps, &progress).await?;
         let view = Arc::new(view);
         progress.phase(Phase::CheckingStructure);
-        let lost = View::losses(&view, &roots).await?;
+        let mut lost = View::losses(&view, &roots).await?;
         view.conclude(&mut packs, &mut steps).await?;
-        let series = series.with_rewrites(options, &roots, &lost, &mut steps);
+        let theirs = self.lists_there(options).await?;
+        let series = series.with_losses(options, &roots, &theirs, &mut lost, &mut steps);
         let (packs_read, bytes_read) = (packs.read, packs.bytes_read);
         Ok(RepairPlan { steps: steps.0, lost, packs_read, bytes_read, options: options.clone(), small, series, packs })
     }

@@ -30,6 +30,16 @@ pub(super) enum Task {
     Supersede,
 }
 
+impl Task {
+    /// The series whose list it is about.
+    fn list(&self) -> Option<SeriesTag> {
+        match self {
+            Task::Publish(tag, ..) | Task::Put(Name::Kept(tag, _), _) | Task::Delete(Name::Kept(tag, _)) => Some(*tag),
+            _ => None,
+        }
+    }
+}
+
 /// What is to be done with small objects, in order.
 #[derive(Debug, Default)]
 pub(super) struct Small {
@@ -42,7 +52,12 @@ impl Small {
     /// Leaves out what can't be done because the name of a series isn't known.
     pub(super) fn without_nameless(&mut self, names: &BTreeMap<SeriesTag, String>) {
         self.series = names.clone();
-        self.tasks.retain(|task| !matches!(task, Task::Publish(tag, ..) if !names.contains_key(tag)));
+        let nameless = |tag: &SeriesTag| !names.contains_key(tag);
+        let publishes = |task: &Task| matches!(task, Task::Publish(tag, ..) if nameless(tag));
+        let waiting: BTreeSet<SeriesTag> =
+            self.tasks.iter().filter(|task| publishes(task)).filter_map(Task::list).collect();
+        // Nor is a list deleted that the one to be published was to replace.
+        self.tasks.retain(|task| task.list().is_none_or(|tag| !waiting.contains(&tag)));
     }
 }
 
@@ -244,46 +259,79 @@ impl Repository {
                     Err(error) => damaged.push((number, said(error)?)),
                 }
             }
-            for (number, problem) in damaged {
-                self.plan_list(options, (tag, number, problem), &mut newest, small, steps).await?;
-            }
+            self.plan_damaged_lists(options, tag, damaged, &mut newest, small, steps).await?;
             lists.insert(tag, newest);
         }
         self.add_newer_lists(options, &mut lists, small, steps).await?;
         Ok(lists)
     }
 
-    async fn plan_list(
+    /// What is done about the damaged lists of a series, given the newest that is sound.
+    async fn plan_damaged_lists(
         &self,
         options: &RepairOptions,
-        (tag, number, problem): (SeriesTag, u64, String),
+        tag: SeriesTag,
+        damaged: Vec<(u64, String)>,
         newest: &mut Newest,
         small: &mut Small,
         steps: &mut Steps,
     ) -> Result<()> {
-        let name = Name::Kept(tag, number);
-        let there = self.once_there(options, name).await?;
-        if let Some(bytes) = there.clone().filter(|_| number < newest.number) {
-            steps.add(name, problem, RepairAction::CopyObject);
-            small.tasks.push(Task::Put(name, bytes));
-        } else if let (Some(bytes), Some(other)) = (there, &options.other)
-            && let Some(kept) = kept::read(other.store(), other.keyring(), &tag, number).await?
-        {
+        let mut lists = Vec::new();
+        for (number, problem) in damaged {
+            lists.push((number, problem, self.list_once_there(options, tag, number).await?));
+        }
+        // The newest that is known, here or from the copy, holds; and what says so must come after all of them.
+        let (sound, taken) = (newest.number, newest.taken);
+        for (number, _, there) in &lists {
+            if let Some((_, kept)) = there.as_ref().filter(|_| *number > newest.number) {
+                *newest = Newest { number: *number, taken, kept: kept.clone() };
+            }
+        }
+        let known = newest.number;
+        let lost = lists.iter().filter(|(number, _, there)| there.is_none() && *number > known);
+        let published = match lost.map(|(number, ..)| *number).max() {
+            Some(number) => {
+                newest.kept = self.without_gone(&tag, &newest.kept).await?;
+                Some(number)
+            }
             // While the name is free, what the list forgot would count again: so another says the same before.
-            *newest = Newest { number: newest.taken + 1, taken: newest.taken + 1, kept };
-            steps.add(name, problem, RepairAction::CopyObject);
-            small.tasks.push(Task::Publish(tag, number, newest.kept.clone(), Some(bytes)));
-        } else if number < newest.number {
-            steps.add(name, problem, RepairAction::Delete);
-            small.tasks.push(Task::Delete(name));
-        } else {
-            newest.kept = self.without_gone(&tag, &newest.kept).await?;
-            (newest.number, newest.taken) = (newest.taken + 1, newest.taken + 1);
-            let advice = "snapshots that it alone forgot count again, as far as their records are there";
-            steps.advise(name, problem, RepairAction::PublishList, advice);
-            small.tasks.push(Task::Publish(tag, number, newest.kept.clone(), None));
+            None => (known > sound).then_some(known),
+        };
+        if published.is_some() {
+            (newest.number, newest.taken) = (taken + 1, taken + 1);
+        }
+        // What is published comes first: the others may go then.
+        lists.sort_by_key(|(number, ..)| published != Some(*number));
+        for (number, problem, there) in lists {
+            let (name, bytes) = (Name::Kept(tag, number), there.map(|(bytes, _)| bytes));
+            let (action, advice) = match &bytes {
+                Some(_) => (RepairAction::CopyObject, ""),
+                None if number > known => {
+                    let advice = "snapshots that it alone forgot count again, as far as their records are there";
+                    (RepairAction::PublishList, advice)
+                }
+                None => (RepairAction::Delete, ""),
+            };
+            steps.advise(name, problem, action, advice);
+            small.tasks.push(match bytes {
+                bytes if published == Some(number) => Task::Publish(tag, number, newest.kept.clone(), bytes),
+                Some(bytes) => Task::Put(name, bytes),
+                None => Task::Delete(name),
+            });
         }
         Ok(())
+    }
+
+    /// A list as the copy has it, if that is what the damaged one was.
+    async fn list_once_there(
+        &self,
+        options: &RepairOptions,
+        tag: SeriesTag,
+        number: u64,
+    ) -> Result<Option<(Bytes, Kept)>> {
+        let Some(other) = &options.other else { return Ok(None) };
+        let Some(bytes) = self.once_there(options, Name::Kept(tag, number)).await? else { return Ok(None) };
+        Ok(kept::read(other.store(), other.keyring(), &tag, number).await?.map(|kept| (bytes, kept)))
     }
 
     /// A list after this one, by which the numbers that have no record any more don't count.
@@ -295,6 +343,15 @@ impl Repository {
         let gone: Vec<u64> = (1..=highest).filter(|number| kept.counts(*number) && !there.contains(number)).collect();
         let now = self.surroundings().clock.now();
         Ok(kept.forget(&gone, highest, (now, now), |number| there.contains(&number)))
+    }
+
+    /// The newest lists of the copy, as far as they can be read.
+    pub(super) async fn lists_there(&self, options: &RepairOptions) -> Result<Lists> {
+        let Some(other) = &options.other else { return Ok(Lists::new()) };
+        match other.timelines().kept_of(None).await {
+            Err(error) => said(error).map(|_| Lists::new()),
+            theirs => theirs,
+        }
     }
 
     /// Takes lists from the other copy that are newer and forget nothing that is still here: ours are lost then, and
@@ -309,11 +366,7 @@ impl Repository {
         steps: &mut Steps,
     ) -> Result<()> {
         let Some(other) = &options.other else { return Ok(()) };
-        let theirs = match other.timelines().kept_of(None).await {
-            Err(error @ Error::Store { .. }) => return Err(error),
-            Err(_) => return Ok(()),
-            Ok(theirs) => theirs,
-        };
+        let theirs = self.lists_there(options).await?;
         for (tag, newer) in theirs {
             let own = lists.entry(tag).or_default();
             if newer.number <= own.taken {

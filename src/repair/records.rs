@@ -65,6 +65,8 @@ pub(super) struct SeriesWork {
     graves: Vec<Grave>,
     /// Numbers that don't count any more.
     forget: BTreeMap<SeriesTag, BTreeSet<u64>>,
+    /// Numbers that count only because a list is lost.
+    pub(super) forget_again: BTreeMap<SeriesTag, BTreeSet<u64>>,
     pub(super) rewrites: Vec<Rewrite>,
 }
 
@@ -359,7 +361,11 @@ impl SeriesWork {
 
 impl Repository {
     /// Puts records right; how many were copied, how many deleted, and the snapshots that don't count any more.
-    pub(super) async fn repair_records(&self, work: &mut SeriesWork) -> Result<(u64, u64, Vec<(String, u64)>)> {
+    pub(super) async fn repair_records(
+        &self,
+        work: &mut SeriesWork,
+        window: (Timestamp, Timestamp),
+    ) -> Result<(u64, u64, Vec<(String, u64)>)> {
         let (mut copied, mut deleted, mut forgotten) = (0, 0, Vec::new());
         for (name, bytes) in std::mem::take(&mut work.put) {
             self.replace(name, bytes).await?;
@@ -374,10 +380,12 @@ impl Repository {
             self.bury(&series, &grave).await?;
             forgotten.push((series, grave.name.number));
         }
-        for (tag, numbers) in std::mem::take(&mut work.forget) {
+        // Of those whose record can't be read there is nothing to undelete.
+        let lost = std::mem::take(&mut work.forget).into_iter().map(|of| (of, (window.0, window.0)));
+        let again = std::mem::take(&mut work.forget_again).into_iter().map(|of| (of, window));
+        for ((tag, numbers), times) in lost.chain(again) {
             let series = self.series_name(&work.names, &tag)?;
-            let now = self.surroundings().clock.now();
-            self.stop_counting(&series, &numbers, (now, now)).await?;
+            self.stop_counting(&series, &numbers, times).await?;
             forgotten.extend(numbers.into_iter().map(|number| (series.clone(), number)));
         }
         Ok((copied, deleted, forgotten))

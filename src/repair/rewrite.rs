@@ -18,6 +18,7 @@ use crate::pack::BlockKind;
 use crate::reach::secure;
 use crate::registration::Registration;
 use crate::repair::losses::lost_node;
+use crate::repair::objects::Lists;
 use crate::repair::options::SnapshotLoss;
 use crate::repair::records::{Root, SeriesWork};
 use crate::repair::{RepairAction, RepairOptions, RepairReport, Steps};
@@ -43,20 +44,30 @@ pub(super) struct Rewrite {
 }
 
 impl SeriesWork {
-    /// Adds what is rewritten.
-    pub(super) fn with_rewrites(
+    /// Adds what becomes of snapshots that lack something; `theirs` are the newest lists of the copy.
+    ///
+    /// One of which nothing is left and that the copy's list forgot counts here only because the list that said so is
+    /// lost: it was collected. Of one of which something is left that isn't certain, since a copy may forget by itself.
+    pub(super) fn with_losses(
         mut self,
         options: &RepairOptions,
         roots: &[Root],
-        lost: &[SnapshotLoss],
+        theirs: &Lists,
+        lost: &mut [SnapshotLoss],
         steps: &mut Steps,
     ) -> Self {
-        let mut series = BTreeMap::<&str, BTreeMap<u64, &SnapshotLoss>>::new();
-        for loss in lost.iter().filter(|loss| !loss.forgotten) {
-            series.entry(&loss.series).or_default().insert(loss.number, loss);
-            let problem = format!("{} paths in it can't be restored", loss.paths.len());
+        let tag = |loss: &SnapshotLoss| Some(roots.iter().find(|root| root.series == loss.series)?.name.tag);
+        for loss in lost.iter_mut().filter(|loss| !loss.forgotten) {
+            let Some(tag) = tag(loss) else { continue };
             let object = format!("{}#{}", loss.series, loss.number);
-            if options.accept_loss {
+            let problem = format!("{} paths in it can't be restored", loss.paths.len());
+            let nothing_is_left = matches!(&loss.paths[..], [all] if all.path == Span::all().to_string());
+            if nothing_is_left && theirs.get(&tag).is_some_and(|newest| !newest.kept.counts(loss.number)) {
+                let advice = "the other repository says that it was, and nothing of it is left";
+                steps.advise(object, problem, RepairAction::Forget, advice);
+                self.forget_again.entry(tag).or_default().insert(loss.number);
+                loss.forgotten = true;
+            } else if options.accept_loss {
                 steps.add(object, problem, RepairAction::Rewrite);
             } else {
                 let advice = "a copy of the repository or `backup --heal` may bring them back; or accept the loss";
@@ -64,16 +75,24 @@ impl SeriesWork {
             }
         }
         if options.accept_loss {
-            let rewrites = series.into_iter().filter_map(|(series, lossy)| rewrite(series, &lossy, roots));
+            let series: BTreeSet<&str> =
+                lost.iter().filter(|loss| !loss.forgotten).map(|loss| loss.series.as_str()).collect();
+            let again = |root: &&Root| {
+                self.forget_again.get(&root.name.tag).is_some_and(|numbers| numbers.contains(&root.name.number))
+            };
+            let counting: Vec<&Root> = roots.iter().filter(|root| root.counts && !again(root)).collect();
+            let rewrites = series.into_iter().filter_map(|series| rewrite(series, lost, &counting));
             self.rewrites = rewrites.collect();
         }
         self
     }
 }
 
-/// What is rewritten of a series, given what its snapshots lack.
-fn rewrite(series: &str, lossy: &BTreeMap<u64, &SnapshotLoss>, roots: &[Root]) -> Option<Rewrite> {
-    let counting: Vec<&Root> = roots.iter().filter(|root| root.counts && root.series == series).collect();
+/// What is rewritten of a series, given what snapshots lack and which count.
+fn rewrite(series: &str, lost: &[SnapshotLoss], counting: &[&Root]) -> Option<Rewrite> {
+    let of_series = lost.iter().filter(|loss| loss.series == series && !loss.forgotten);
+    let lossy: BTreeMap<u64, &SnapshotLoss> = of_series.map(|loss| (loss.number, loss)).collect();
+    let counting: Vec<&Root> = counting.iter().filter(|root| root.series == series).copied().collect();
     let is_lossy = |root: &Root| lossy.contains_key(&root.name.number);
     // A repair that was cut off may have committed some already.
     let gives_back = |root: &Root, old: &Root| {
@@ -99,6 +118,7 @@ impl Repository {
     pub(super) async fn rewrite_series(
         &self,
         rewrite: Rewrite,
+        damaged: &BTreeSet<ObjectId>,
         times: (Timestamp, Timestamp),
         report: &mut RepairReport,
     ) -> Result<()> {
@@ -108,7 +128,7 @@ impl Repository {
                 let reason = "it was forgotten since this was planned; plan anew";
                 return Err(Error::conflict(format!("{series}#{number}"), reason));
             };
-            let snapshot = self.rewrite(&old, &lost).await?;
+            let snapshot = self.rewrite(&old, &lost, damaged).await?;
             report.rewritten.push((series.clone(), number, snapshot.number));
         }
         self.stop_counting(&series, &forget, times).await?;
@@ -116,9 +136,9 @@ impl Repository {
         Ok(())
     }
 
-    async fn rewrite(&self, old: &Snapshot, lost: &BTreeSet<String>) -> Result<Snapshot> {
+    async fn rewrite(&self, old: &Snapshot, lost: &BTreeSet<String>, damaged: &BTreeSet<ObjectId>) -> Result<Snapshot> {
         let registration = Registration::begin(self.parts().clone(), &old.series, &old.host, self.mode()).await?;
-        match self.content_of_rest(&registration, old, lost).await {
+        match self.content_of_rest(&registration, old, lost, damaged).await {
             Ok(content) => commit(self, registration, content, WriteOptions::default()).await,
             Err(error) => {
                 registration.end().await;
@@ -132,17 +152,19 @@ impl Repository {
         registration: &Registration,
         old: &Snapshot,
         lost: &BTreeSet<String>,
+        damaged: &BTreeSet<ObjectId>,
     ) -> Result<Content> {
-        self.index().refresh(Want::All).await?;
+        self.index().refresh(Want::Usable).await?;
         self.reader_of(old);
-        let evidence = Evidence::new(registration.condemned());
+        let condemned = registration.condemned().with(damaged);
+        let evidence = Evidence::new(condemned.clone());
         let mut writer = BlobWriter::new(self.parts().clone(), registration.id(), evidence, WriteOptions::default());
         if let Some(parent) = registration.parent() {
             writer.adopt(&parent.stored.packs);
         }
         self.index().load_recent().await?;
         let there = list_packs(self.store()).await?;
-        let ground = Ground { reader: self.reader(), index: self.index(), there, condemned: registration.condemned() };
+        let ground = Ground { reader: self.reader(), index: self.index(), there, condemned };
         let (builder, nodes) = (TreeBuilder::new(self.splitter().clone()), NodeBuffer::new(Arc::clone(self.keyring())));
         let mut rest = Rest {
             ground: &ground,
