@@ -460,8 +460,9 @@ async fn repair_all(store: &Arc<dyn ObjectStore>, options: &RepairOptions) {
         if !plan.is_due() {
             return;
         }
-        steps.push(plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>());
-        let report = repository.repair(plan, Arc::new(NoProgress)).await.unwrap();
+        steps.push(plan.steps.iter().map(ToString::to_string).chain([format!("{:#?}", plan.lost)]).collect::<Vec<_>>());
+        let report = repository.repair(plan, Arc::new(NoProgress)).await;
+        let report = report.unwrap_or_else(|error| panic!("{error}: {steps:#?}"));
         if report.undone.iter().any(|step| step.object.starts_with("gc/")) {
             let options = GcOptions::default().with_wait(Duration::ZERO).with_fence_after(Duration::ZERO);
             let repository = open(store).await;

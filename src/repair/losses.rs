@@ -23,6 +23,7 @@ const READ_AHEAD: usize = 16;
 impl View {
     /// What can't be restored, of each snapshot that lacks something.
     pub(super) async fn losses(view: &Arc<Self>, roots: &[Root]) -> Result<Vec<SnapshotLoss>> {
+        view.learn_roots(roots);
         let nodes = Nodes(Arc::clone(view));
         let (mut seen, mut lost) = (HashMap::new(), false);
         for root in roots {
@@ -35,11 +36,12 @@ impl View {
         }
         let mut losses = Vec::new();
         for root in roots {
-            let mut walk = Second { nodes: &nodes, sound: &seen, paths: Vec::new() };
+            let mut walk = Second { nodes: &nodes, sound: &seen, paths: Vec::new(), spans: Vec::new() };
             visit_nodes(&nodes, &root.root, READ_AHEAD, &mut walk).await?;
             if !walk.paths.is_empty() {
                 let (series, number) = (root.series.clone(), root.name.number);
-                losses.push(SnapshotLoss { series, number, forgotten: !root.counts, paths: walk.paths });
+                let (paths, spans) = (walk.paths, walk.spans);
+                losses.push(SnapshotLoss { series, number, forgotten: !root.counts, paths, spans });
             }
         }
         Ok(losses)
@@ -151,6 +153,7 @@ struct Second<'a> {
     nodes: &'a Nodes,
     sound: &'a HashMap<BlobId, bool>,
     paths: Vec<Failure>,
+    spans: Vec<Span>,
 }
 
 impl Visitor for Second<'_> {
@@ -169,6 +172,7 @@ impl Visitor for Second<'_> {
 
     fn failed(&mut self, id: &BlobId, span: &Span, error: Error) -> Result<()> {
         self.paths.push(Failure { path: span.to_string(), reason: lost_node(id, error)? });
+        self.spans.push(span.clone());
         Ok(())
     }
 }

@@ -291,7 +291,7 @@ impl Repository {
         let lost = lists.iter().filter(|(number, _, there)| there.is_none() && *number > known);
         let published = match lost.map(|(number, ..)| *number).max() {
             Some(number) => {
-                newest.kept = self.without_gone(&tag, &newest.kept).await?;
+                newest.kept = self.without_gone(options, &tag, &newest.kept).await?;
                 Some(number)
             }
             // While the name is free, what the list forgot would count again: so another says the same before.
@@ -335,8 +335,12 @@ impl Repository {
     }
 
     /// A list after this one, by which the numbers that have no record any more don't count.
-    async fn without_gone(&self, tag: &SeriesTag, kept: &Kept) -> Result<Kept> {
-        let names = self.timelines().names(Some(tag)).await?;
+    async fn without_gone(&self, options: &RepairOptions, tag: &SeriesTag, kept: &Kept) -> Result<Kept> {
+        let mut names = self.timelines().names(Some(tag)).await?;
+        if let Some(other) = &options.other {
+            // What is missing here is put back from there.
+            names.extend(other.timelines().names(Some(tag)).await?);
+        }
         let there: BTreeSet<u64> = names.iter().map(|name| name.number).collect();
         // No more numbers than can be looked at one by one; a series has as many records, but for those that were forgotten.
         let highest = there.last().copied().unwrap_or(0).min(there.len() as u64 + GAP_MAX);

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::error::{Error, Result};
 use crate::repository::Repository;
 use crate::snapshot::{Failure, validate_series};
+use crate::tree::Span;
 
 /// For how long the data of a snapshot that was rewritten is kept unless asked otherwise.
 const UNDELETE_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
@@ -176,6 +177,8 @@ pub struct SnapshotLoss {
     /// Every path that can't be restored, and why. Where a node of the tree is lost, the range of the paths that were
     /// in it.
     pub paths: Vec<Failure>,
+    /// Those ranges.
+    pub(super) spans: Vec<Span>,
 }
 
 /// What a repair did.

@@ -17,7 +17,7 @@ use crate::object::object_id;
 use crate::pack::{BlockKind, PACK_MAX};
 use crate::progress::{Phase, Progress};
 use crate::repair::records::Root;
-use crate::repair::view::{State, Table, View};
+use crate::repair::view::{Needed, State, Table, View};
 use crate::repair::{RepairAction, RepairOptions, Steps, said};
 use crate::repository::Repository;
 
@@ -550,7 +550,8 @@ impl Tables {
 impl View {
     /// Adds what the walk over the trees found: packs to describe, and blobs to take from the copy.
     pub(super) async fn conclude(&self, work: &mut PackWork, steps: &mut Steps) -> Result<()> {
-        let (mut untold, fetch) = self.take_found();
+        let Needed { mut untold, there: fetch, hinted } = self.take_found();
+        self.add_hinted(hinted, work, steps);
         untold.retain(|pack| !work.describe.contains_key(pack));
         for pack in &untold {
             let problem = "no index segment says where its blobs are, though snapshots need them";
@@ -564,6 +565,19 @@ impl View {
         }
         work.fetch = fetch;
         Ok(())
+    }
+
+    /// Nodes of damaged packs that hints led to are saved, too.
+    fn add_hinted(&self, hinted: BTreeMap<BlobId, Location>, work: &mut PackWork, steps: &mut Steps) {
+        for (id, Location { pack, place, at, length }) in hinted {
+            let block = Salvaged { row: pack, place, blobs: vec![(id, at, length)] };
+            work.salvage.entry(pack.id).or_default().push(block);
+            let object = Name::Pack(pack.id).to_string();
+            if let Some(step) = steps.0.iter_mut().find(|step| step.object == object) {
+                step.action = RepairAction::Salvage;
+                "nodes of it can be read from where others say that they lie".clone_into(&mut step.advice);
+            }
+        }
     }
 
     /// Segments of the copy that say nothing but what is to be told again are taken as they are.

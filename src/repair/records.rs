@@ -13,6 +13,7 @@ use crate::index::PackRef;
 use crate::kept::{self, Kept};
 use crate::layout::{self, Name, SnapshotName};
 use crate::object;
+use crate::pack::Hint;
 use crate::repair::objects::Lists;
 use crate::repair::rewrite::Rewrite;
 use crate::repair::{RepairAction, RepairOptions, Steps, said};
@@ -37,6 +38,8 @@ pub(super) struct Root {
     pub(super) time: Timestamp,
     pub(super) root: BlobId,
     pub(super) packs: Vec<PackRef>,
+    /// Where the root lies, as the record says.
+    pub(super) root_at: Option<Hint>,
     pub(super) origin: Option<Origin>,
     /// Whether it counts; otherwise it was forgotten and can be undeleted.
     pub(super) counts: bool,
@@ -329,6 +332,7 @@ fn root(kept: &Kept, now: Timestamp, name: SnapshotName, placed: Placed) -> Opti
         time,
         root: content.root,
         packs: content.stored.packs,
+        root_at: content.stored.root_at,
         origin: content.origin,
         counts,
     })

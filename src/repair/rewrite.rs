@@ -32,13 +32,41 @@ use crate::tree::{
 /// Nodes read at a time.
 const READ_AHEAD: usize = 16;
 
+/// What is known to be lost of a snapshot.
+#[derive(Debug, Default)]
+struct Known {
+    paths: BTreeSet<String>,
+    ranges: Vec<Span>,
+}
+
+impl Known {
+    fn of(loss: &SnapshotLoss) -> Self {
+        Self { paths: loss.paths.iter().map(|failure| failure.path.clone()).collect(), ranges: loss.spans.clone() }
+    }
+
+    /// Whether something that is lost was known to be; a part of a range may turn out to be there.
+    fn includes(&self, missing: &Missing, failure: &Failure) -> bool {
+        self.paths.contains(&failure.path)
+            || self.ranges.iter().any(|range| match missing {
+                Missing::Entry(key) => range.contains(key),
+                Missing::Range(span) => range.includes(span),
+            })
+    }
+}
+
+/// What is left out.
+enum Missing {
+    Entry(Key),
+    Range(Span),
+}
+
 /// What is rewritten of one series.
 #[derive(Debug)]
 pub(super) struct Rewrite {
     series: String,
     tag: SeriesTag,
-    /// In order: the number, and the paths that are known to be lost.
-    targets: Vec<(u64, BTreeSet<String>)>,
+    /// In order: the number, and what is known to be lost.
+    targets: Vec<(u64, Known)>,
     /// What is forgotten in the end.
     forget: BTreeSet<u64>,
 }
@@ -106,8 +134,7 @@ fn rewrite(series: &str, lost: &[SnapshotLoss], counting: &[&Root]) -> Option<Re
         let number = old.name.number;
         forget.insert(number);
         if !counting.iter().any(|root| gives_back(root, old)) {
-            let paths = lossy.get(&number).into_iter().flat_map(|loss| &loss.paths);
-            targets.push((number, paths.map(|failure| failure.path.clone()).collect()));
+            targets.push((number, lossy.get(&number).map(|loss| Known::of(loss)).unwrap_or_default()));
         }
     }
     Some(Rewrite { series: series.to_owned(), tag: counting.first()?.name.tag, targets, forget })
@@ -136,7 +163,7 @@ impl Repository {
         Ok(())
     }
 
-    async fn rewrite(&self, old: &Snapshot, lost: &BTreeSet<String>, damaged: &BTreeSet<ObjectId>) -> Result<Snapshot> {
+    async fn rewrite(&self, old: &Snapshot, lost: &Known, damaged: &BTreeSet<ObjectId>) -> Result<Snapshot> {
         let registration = Registration::begin(self.parts().clone(), &old.series, &old.host, self.mode()).await?;
         match self.content_of_rest(&registration, old, lost, damaged).await {
             Ok(content) => commit(self, registration, content, WriteOptions::default()).await,
@@ -151,7 +178,7 @@ impl Repository {
         &self,
         registration: &Registration,
         old: &Snapshot,
-        lost: &BTreeSet<String>,
+        lost: &Known,
         damaged: &BTreeSet<ObjectId>,
     ) -> Result<Content> {
         self.index().refresh(Want::Usable).await?;
@@ -176,10 +203,11 @@ impl Repository {
         };
         visit_nodes(&**self.reader(), &old.root, READ_AHEAD, &mut rest).await?;
         let (root, failures, stats) = rest.finish().await?;
-        if let Some(failure) = failures.iter().find(|failure| !lost.contains(&failure.path)) {
+        if let Some((_, failure)) = failures.iter().find(|(missing, failure)| !lost.includes(missing, failure)) {
             let reason = format!("{} can't be read either ({}); plan anew", failure.path, failure.reason);
             return Err(Error::conflict(old, reason));
         }
+        let failures = failures.into_iter().map(|(_, failure)| failure).collect();
         writer.flush().await?;
         secure(self.reader(), self.index(), &root.id, &mut writer).await?;
         writer.flush().await?;
@@ -294,7 +322,7 @@ struct Rest<'a> {
     builder: TreeBuilder,
     nodes: NodeBuffer,
     writer: &'a mut BlobWriter,
-    failures: Vec<Failure>,
+    failures: Vec<(Missing, Failure)>,
     stats: SnapshotStats,
 }
 
@@ -310,7 +338,7 @@ impl Rest<'_> {
         }
     }
 
-    async fn finish(self) -> Result<(TreeRoot, Vec<Failure>, SnapshotStats)> {
+    async fn finish(self) -> Result<(TreeRoot, Vec<(Missing, Failure)>, SnapshotStats)> {
         let Self { builder, mut nodes, writer, failures, stats, .. } = self;
         let root = builder.finish(&mut nodes)?;
         store(&mut nodes, writer).await?;
@@ -326,7 +354,10 @@ impl Visitor for Rest<'_> {
     async fn leaf(&mut self, _: &BlobId, entries: Vec<(Key, Entry)>) -> Result<()> {
         for (key, entry) in entries {
             match self.ground.lost_of(&entry).await? {
-                Some(reason) => self.failures.push(Failure { path: key.to_string(), reason }),
+                Some(reason) => {
+                    let failure = Failure { path: key.to_string(), reason };
+                    self.failures.push((Missing::Entry(key), failure));
+                }
                 None => {
                     self.count(&entry);
                     self.builder.push(&key, &entry, &mut self.nodes)?;
@@ -337,7 +368,8 @@ impl Visitor for Rest<'_> {
     }
 
     fn failed(&mut self, id: &BlobId, span: &Span, error: Error) -> Result<()> {
-        self.failures.push(Failure { path: span.to_string(), reason: lost_node(id, error)? });
+        let failure = Failure { path: span.to_string(), reason: lost_node(id, error)? };
+        self.failures.push((Missing::Range(span.clone()), failure));
         Ok(())
     }
 }

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use crate::blobs::{BlobReader, NodeMemory};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
-use crate::index::{Location, Segment};
-use crate::pack::BlockKind;
+use crate::index::{Location, PackRow, Segment};
+use crate::layout::Name;
+use crate::pack::{BLOCKS_START, BlockKind, Hint, parse_header};
+use crate::repair::records::Root;
 use crate::repository::Repository;
 use crate::tree::ReadNode;
 
@@ -58,6 +60,15 @@ struct Found {
     untold: BTreeSet<ObjectId>,
     /// Blobs that are in no pack here and that the copy has.
     there: BTreeMap<BlobId, BlockKind>,
+    /// Nodes that only hints lead to: in damaged packs of which neither footer nor segment tells.
+    hinted: BTreeMap<BlobId, Location>,
+}
+
+/// What a walk over all trees found, to be done.
+pub(super) struct Needed {
+    pub(super) untold: BTreeSet<ObjectId>,
+    pub(super) there: BTreeMap<BlobId, BlockKind>,
+    pub(super) hinted: BTreeMap<BlobId, Location>,
 }
 
 impl View {
@@ -145,10 +156,45 @@ impl View {
         }
     }
 
-    /// Packs that nothing tells of and that are needed, and blobs to be taken from the copy.
-    pub(super) fn take_found(&self) -> (BTreeSet<ObjectId>, BTreeMap<BlobId, BlockKind>) {
-        let Found { untold, there } = std::mem::take(&mut *self.found());
-        (untold, there)
+    /// Takes note of where snapshots' records say that the roots of their trees lie.
+    pub(super) fn learn_roots(&self, roots: &[Root]) {
+        for root in roots {
+            if let Some(hint) = root.root_at {
+                self.own_reader.memory().keep_hint(root.root, hint);
+            }
+        }
+    }
+
+    /// Reads a node of a damaged pack from where a record or its parent says that it lies.
+    async fn read_hinted(&self, id: &BlobId) -> Result<Option<Bytes>> {
+        let Some(hint) = self.own_reader.memory().hint(id) else { return Ok(None) };
+        if self.states.get(&hint.pack) != Some(&State::Damaged) {
+            return Ok(None);
+        }
+        let Hint { pack, place, at, length } = hint;
+        let name = Name::Pack(pack).to_string();
+        let read = async {
+            place.validate(&name)?;
+            let head = self.own.store().get_range(&name, 0..BLOCKS_START as u64).await?;
+            let (header, _) = parse_header(&head, &name)?;
+            let row = PackRow { id: pack, generation: header.generation, salt: header.salt };
+            let location = Location { pack: row, place, at, length };
+            Ok((location, self.own_reader.read_at(BlockKind::Nodes, id, &location).await?))
+        };
+        match read.await {
+            Ok((location, node)) => {
+                self.found().hinted.insert(*id, location);
+                Ok(Some(node))
+            }
+            Err(error @ Error::Store { .. }) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// What the walk over all trees found.
+    pub(super) fn take_found(&self) -> Needed {
+        let Found { untold, there, hinted } = std::mem::take(&mut *self.found());
+        Needed { untold, there, hinted }
     }
 }
 
@@ -177,7 +223,10 @@ impl ReadNode for Nodes {
                 Err(error) => failure = Some(error),
             }
         }
-        match view.look_there(BlockKind::Nodes, id).await? {
+        if let Some(node) = view.look_there(BlockKind::Nodes, id).await? {
+            return Ok(node);
+        }
+        match view.read_hinted(id).await? {
             Some(node) => Ok(node),
             None => Err(failure.unwrap_or_else(|| Error::corrupt(format!("node {id}"), "no pack has it"))),
         }
