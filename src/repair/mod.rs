@@ -95,7 +95,8 @@ impl Repository {
         progress.phase(Phase::CheckingStructure);
         let mut steps = Steps::default();
         let (mut small, lists) = self.plan_small(options, &mut steps).await?;
-        let (mut series, roots) = self.plan_records(options, &lists, &mut steps).await?;
+        let theirs = self.lists_there(options).await?;
+        let (mut series, roots) = self.plan_records(options, (&lists, &theirs), &mut steps).await?;
         series.without_nameless(&small.series, &mut steps);
         small.without_nameless(&series.names);
         let (mut packs, view) = self.plan_packs(options, &roots, &mut steps, &progress).await?;
@@ -103,7 +104,6 @@ impl Repository {
         progress.phase(Phase::CheckingStructure);
         let mut lost = View::losses(&view, &roots).await?;
         view.conclude(&mut packs, &mut steps).await?;
-        let theirs = self.lists_there(options).await?;
         let series = series.with_losses(options, &roots, &theirs, &mut lost, &mut steps);
         let (packs_read, bytes_read) = (packs.read, packs.bytes_read);
         Ok(RepairPlan { steps: steps.0, lost, packs_read, bytes_read, options: options.clone(), small, series, packs })

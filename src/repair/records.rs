@@ -77,6 +77,8 @@ pub(super) struct SeriesWork {
 struct Line<'a> {
     tag: SeriesTag,
     kept: Kept,
+    /// What counts according to the copy.
+    kept_there: Kept,
     options: &'a RepairOptions,
     /// The names in the copy.
     theirs: BTreeMap<u64, Vec<SnapshotName>>,
@@ -91,7 +93,7 @@ impl Repository {
     pub(super) async fn plan_records(
         &self,
         options: &RepairOptions,
-        lists: &Lists,
+        (lists, lists_there): (&Lists, &Lists),
         steps: &mut Steps,
     ) -> Result<(SeriesWork, Vec<Root>)> {
         let mut series = by_series(self.timelines().names(None).await?);
@@ -104,13 +106,14 @@ impl Repository {
         }
         let (mut work, mut roots, now) = (SeriesWork::default(), Vec::new(), self.surroundings().clock.now());
         for (tag, names) in series {
-            let kept = lists.get(&tag).map(|newest| newest.kept.clone()).unwrap_or_default();
+            let kept_of = |lists: &Lists| lists.get(&tag).map(|newest| newest.kept.clone()).unwrap_or_default();
+            let (kept, kept_there) = (kept_of(lists), kept_of(lists_there));
             let mut there = BTreeMap::<u64, Vec<SnapshotName>>::new();
             for name in theirs.remove(&tag).unwrap_or_default() {
                 there.entry(name.number).or_default().push(name);
             }
             let (sound, work, steps) = (BTreeMap::new(), &mut work, &mut *steps);
-            let mut line = Line { tag, kept, options, theirs: there, sound, work, steps };
+            let mut line = Line { tag, kept, kept_there, options, theirs: there, sound, work, steps };
             self.plan_series(&mut line, names).await?;
             let Line { kept, sound, .. } = line;
             roots.extend(sound.into_values().filter_map(|(name, placed)| root(&kept, now, name, placed)));
@@ -272,10 +275,12 @@ impl Line<'_> {
         Ok(Some((bytes, placed)))
     }
 
-    /// A snapshot whose record can't be had: with consent it doesn't count any more.
+    /// A snapshot whose record can't be had: with consent it doesn't count any more, or if the copy says that it didn't.
     fn give_up(&mut self, object: impl ToString, number: u64, problem: String) {
-        if self.options.accept_loss {
-            self.steps.add(object, problem, RepairAction::Forget);
+        let was_forgotten = !self.kept_there.counts(number);
+        if self.options.accept_loss || was_forgotten {
+            let advice = if was_forgotten { "the other repository says that it was" } else { "" };
+            self.steps.advise(object, problem, RepairAction::Forget, advice);
             self.work.forget.entry(self.tag).or_default().insert(number);
         } else {
             let advice = "a copy of the repository may have it; to forget it, accept the loss";
