@@ -584,8 +584,3 @@ fn damage_is_repaired_from_a_copy_or_given_up() {
     setting.succeed(&["check", "--read-data"]);
     setting.succeed(&["backup", "--heal", "source"]);
 }
-
-fn files_below(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    entries.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
-}
