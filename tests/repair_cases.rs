@@ -135,6 +135,8 @@ async fn of_a_damaged_pack_all_is_saved_but_the_block_that_is_hit() {
 async fn what_a_repair_found_lost_is_stored_again_by_a_backup_that_heals() {
     let (store, folder, snapshot) = backed_up().await;
     let packs = names(&store, "packs/").await;
+    let nothing_lost = store_of_backup(&copy(&store).await, &folder, true).await.unwrap();
+    assert_eq!((nothing_lost.stats.bytes_read, nothing_lost.root), (0, snapshot.root));
     // All chunks and nodes are lost, or a few chunks.
     for whole in [true, false] {
         let store = copy(&store).await;
