@@ -56,6 +56,8 @@ pub(crate) enum Authority {
     Copied,
     /// No snapshot needed what is only in them, and what those since need is copied.
     Unneeded,
+    /// They can't be read whole, and all that can be read of them is copied: no writer need be waited for.
+    Damaged,
 }
 
 /// What is to be deleted.
@@ -228,6 +230,36 @@ impl Collections {
             }
         }
         Ok(holds)
+    }
+
+    /// Puts an end to a sequence whose newest records are damaged: begins and ends a collection of nothing after them.
+    ///
+    /// What they handed on can't be known, so `pinned` must hold every number that a fenced writer may yet put at.
+    pub(crate) async fn supersede(&self, pinned: Vec<Numbers>) -> Result<()> {
+        let Parts { store, keyring, .. } = &self.parts;
+        let numbers = list(store).await?;
+        let number = numbers.last_key_value().map_or(0, |(number, _)| *number) + 1;
+        let mut inherited = Ended::default();
+        'newest: for number in numbers.into_keys().rev() {
+            for name in [Name::CollectionEnd(number), Name::Collection(number)] {
+                match read(store, keyring, name, number).await {
+                    Ok(Some(CollectionBody::Ended(ended) | CollectionBody::Begun(Plan { inherited: ended, .. }))) => {
+                        inherited = ended;
+                        break 'newest;
+                    }
+                    Err(error @ Error::Store { .. }) => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        for Numbers { tag, runs } in pinned {
+            runs.into_iter().for_each(|run| Numbers::add(&mut inherited.pinned, tag, run));
+        }
+        let plan = Plan { authority: Authority::Damaged, inherited: inherited.clone(), ..Plan::default() };
+        if self.create(Name::Collection(number), number, CollectionBody::Begun(plan)).await? == Created::Theirs {
+            return Err(Error::conflict("the collection", "another one was begun meanwhile; plan anew"));
+        }
+        self.end(number, inherited).await.map(drop)
     }
 
     async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<Created> {

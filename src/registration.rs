@@ -243,9 +243,11 @@ impl Registration {
             ));
         }
         let tip = Tip { name, time, hash: newest.hash };
-        let parent = match newest.into_snapshot().filter(|_| kept.counts(name.number)) {
+        let goes_on = |snapshot: &Snapshot| kept.counts(name.number) && snapshot.origin.is_none();
+        let parent = match newest.into_snapshot().filter(goes_on) {
             Some(snapshot) => Some(snapshot),
-            // A tombstone changed nothing, and what was forgotten may be about to go: the snapshot before it counts.
+            // A tombstone changed nothing, what was forgotten may be about to go, and what gives an older one back is no
+            // newer than that.
             None => self.timelines.latest(&self.tag, Some(time)).await?,
         };
         // Only now, so that who tries again after a failure still sees that a collection came between.

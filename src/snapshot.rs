@@ -146,6 +146,12 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// Where it stands in the series: its number, or that of the snapshot which it gives back. The latest of a series,
+    /// from which its writers go on, is the one of the highest place.
+    pub fn place(&self) -> u64 {
+        self.origin.map_or(self.number, |origin| origin.number)
+    }
+
     /// Whether something could not be read, so that the snapshot lacks it.
     pub fn is_partial(&self) -> bool {
         self.failure_count > 0
@@ -298,15 +304,24 @@ impl Timelines {
 
     /// The newest snapshot of a series that counts, at or before `time` or of all times.
     ///
-    /// Three listings, two of them at once, and one read, unless tombstones are in the way or snapshots were forgotten.
+    /// What gives another back stands in that one's place. Three listings, two of them at once, and one read, unless
+    /// tombstones or such are in the way, or snapshots were forgotten.
     pub(crate) async fn latest(&self, tag: &SeriesTag, time: Option<Timestamp>) -> Result<Option<Snapshot>> {
         let mut walk = self.walk(tag, time.map(Moment::Time), None);
+        let mut latest: Option<Snapshot> = None;
         while let Some(placed) = walk.next(1).await? {
-            if let Some(snapshot) = placed.into_snapshot() {
-                return Ok(Some(snapshot));
+            let place = latest.as_ref().map_or(0, Snapshot::place);
+            if placed.record.number < place {
+                break;
             }
+            latest = match placed.into_snapshot() {
+                // What gives another back is no later than that.
+                Some(snapshot) if snapshot.origin.is_none() && snapshot.number >= place => return Ok(Some(snapshot)),
+                Some(snapshot) if latest.is_none() || snapshot.place() > place => Some(snapshot),
+                _ => latest,
+            };
         }
-        Ok(None)
+        Ok(latest)
     }
 
     /// Goes back through a series from `until`, or from its end, in order to stop once it has come to `from`.

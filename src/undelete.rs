@@ -14,7 +14,8 @@ use crate::snapshot::{Content, Origin, Snapshot, validate_series};
 impl Repository {
     /// Commits the content of a snapshot that was forgotten as the next one of its series.
     ///
-    /// The new snapshot says which one it gives back ([`Snapshot::origin`]). A collection may run meanwhile.
+    /// The new snapshot says which one it gives back ([`Snapshot::origin`]), and stands in its place: it doesn't become
+    /// the series' latest unless that one was, and writers don't go on from it. A collection may run meanwhile.
     ///
     /// # Errors
     /// [`Error::NotFound`] if its record or some of its data was collected already; [`Error::Invalid`] if it wasn't

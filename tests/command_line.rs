@@ -9,7 +9,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use backstop::{CommitOptions, Key, Metadata, OpenOptions, Repository, Secret, WriterOptions};
 use command::{Setting, expect, objects, of_type, read};
@@ -439,4 +439,37 @@ fn an_interrupted_backup_commits_nothing() {
     let (_, err) = expect(&child.wait_with_output().unwrap(), 130);
     assert!(err.contains("nothing was committed"), "{err}");
     assert_eq!(setting.succeed(&["snapshots"]), "");
+}
+
+#[test]
+fn damage_is_repaired_from_a_copy_or_given_up() {
+    let setting = Setting::created();
+    setting.back_up();
+    assert!(setting.succeed(&["repair", "--dry-run"]).contains("nothing to repair"));
+    let copied = Command::new("cp").arg("-r").args([setting.path("repository"), setting.path("copy")]).status();
+    assert!(copied.unwrap().success());
+    let packs = setting.path("repository/packs");
+    let pack = files_below(&packs).into_iter().max_by_key(|path| fs::metadata(path).unwrap().len()).unwrap();
+    let whole = fs::read(&pack).unwrap();
+    let damage = || {
+        fs::set_permissions(&pack, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(&pack, &whole[..whole.len() / 2]).unwrap();
+    };
+    damage();
+
+    let (out, _) = expect(&setting.run(&["repair", "--dry-run"]), 1);
+    assert!(out.contains("lacks") && fs::read(&pack).unwrap().len() < whole.len(), "{out}");
+    let repaired = setting.objects(&["repair", "--other", &setting.text("copy")]);
+    assert_eq!(of_type(&repaired, "repair_step")[0]["action"], "copy_object");
+    assert_eq!(of_type(&repaired, "repair")[0]["complete"], true);
+    assert_eq!(fs::read(&pack).unwrap(), whole);
+
+    damage();
+    let (out, _) = expect(&setting.run(&["--json", "repair"]), 3);
+    assert_eq!(of_type(&objects(&out), "loss")[0]["snapshot"], "default#1");
+    setting.fail(&["check"], 1);
+    let said = setting.succeed(&["repair", "--accept-loss"]);
+    assert!(said.contains("default#1 is default#2 now"), "{said}");
+    setting.succeed(&["check", "--read-data"]);
+    setting.succeed(&["backup", "--heal", "source"]);
 }

@@ -167,6 +167,11 @@ async fn what_was_forgotten_can_be_undeleted_for_a_while() {
     let back = repository.undelete("default", 2).await.unwrap();
     assert_eq!((back.number, back.origin.unwrap().number, back.origin.unwrap().time), (5, 2, snapshots[1].0.time));
     assert_eq!(contents(&open(&store).await, &back).await, snapshots[1].1);
+    // It stands where it stood: the latest is another, and that is what is gone on from.
+    assert_eq!((back.place(), repository.find(&backstop::Selector::Latest).await.unwrap().number), (2, 3));
+    let writer = repository.writer("default", WriterOptions::default()).await.unwrap();
+    assert_eq!(writer.parent().map(|parent| parent.number), Some(3));
+    writer.abandon().await;
 
     clock.set(1_000_000 + 25 * 3600);
     let plan = repository.plan_gc(&hasty()).await.unwrap();

@@ -90,6 +90,8 @@ pub(crate) enum Command {
     Restore(RestoreArguments),
     /// Verifies the repository
     Check(CheckArguments),
+    /// Puts right what is damaged or missing, from what is left or from another copy
+    Repair(RepairArguments),
     /// Manages the secrets that open the repository
     #[command(subcommand)]
     Key(KeyCommand),
@@ -164,6 +166,10 @@ pub(crate) struct BackupArguments {
     /// Reads every file, unchanged or not
     #[arg(long)]
     pub(crate) read_all: bool,
+
+    /// Reads files that look unchanged, too, if their stored content is lost
+    #[arg(long)]
+    pub(crate) heal: bool,
 
     /// Threads that read files
     #[arg(long, value_name = "NUMBER")]
@@ -261,6 +267,29 @@ pub(crate) struct CheckArguments {
         value_parser = parse_percent
     )]
     pub(crate) read_data: Option<f64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RepairArguments {
+    /// Only tell what is wrong and what would be done
+    #[arg(long, short = 'n')]
+    pub(crate) dry_run: bool,
+
+    /// Takes what is missing or damaged from another copy of the repository, which opens with the same secret
+    #[arg(long, value_name = "URL")]
+    pub(crate) other: Option<String>,
+
+    /// Gives up what can't be restored: snapshots are rewritten without it
+    #[arg(long)]
+    pub(crate) accept_loss: bool,
+
+    /// Deletes registrations that can't be read; only while no writer runs
+    #[arg(long)]
+    pub(crate) remove_damaged_writers: bool,
+
+    /// Tells the name of a series that nothing else tells any more; may be repeated
+    #[arg(long, value_name = "NAME")]
+    pub(crate) series: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

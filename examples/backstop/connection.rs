@@ -17,6 +17,12 @@ pub(crate) async fn open(global: &Global) -> Result<Repository, Trouble> {
     Ok(Repository::open(location, &secret, options(global)).await?)
 }
 
+/// Opens a copy of the repository, with the same secret.
+pub(crate) async fn open_other(global: &Global, location: &str) -> Result<Repository, Trouble> {
+    let secret = secret::existing(global).await?;
+    Ok(Repository::open(location, &secret, options(global)).await?)
+}
+
 /// Creates a repository where the options say.
 pub(crate) async fn create(global: &Global, label: &str) -> Result<Repository, Trouble> {
     let location = location(global);

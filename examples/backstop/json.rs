@@ -7,8 +7,8 @@
 use backstop::{
     BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, ForgetPlan, ForgetReport,
     ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeySlot, MergePlan, MergeReport, Metadata, PackFate, PackReason,
-    Phase, Posix, Repository, RepositoryStats, RestoreReport, Snapshot, SnapshotDecision, SnapshotStats, Timestamp,
-    Usage, WaitingFor,
+    Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository, RepositoryStats, RestoreReport,
+    Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, Timestamp, Usage, WaitingFor,
 };
 use serde_json::{Map, Value, json};
 
@@ -378,6 +378,82 @@ fn waiting_for(writer: &WaitingFor) -> Value {
         "series": writer.since.map(|_| &writer.series),
         "host": writer.since.map(|_| &writer.host),
         "since": writer.since.map(time),
+    })
+}
+
+pub(crate) fn repair_step(step: &RepairStep) -> Value {
+    json!({
+        "type": "repair_step",
+        "object": step.object,
+        "problem": step.problem,
+        "action": repair_action(step.action),
+        "advice": step.advice,
+    })
+}
+
+fn repair_action(action: RepairAction) -> &'static str {
+    match action {
+        RepairAction::CopyObject => "copy_object",
+        RepairAction::CopyBlobs => "copy_blobs",
+        RepairAction::SealAgain => "seal_again",
+        RepairAction::Delete => "delete",
+        RepairAction::Salvage => "salvage",
+        RepairAction::Describe => "describe",
+        RepairAction::PublishList => "publish_list",
+        RepairAction::Supersede => "supersede",
+        RepairAction::FinishCollection => "finish_collection",
+        RepairAction::Forget => "forget",
+        RepairAction::Tombstone => "tombstone",
+        RepairAction::Rewrite => "rewrite",
+        RepairAction::None => "none",
+        _ => "other",
+    }
+}
+
+pub(crate) fn loss(loss: &SnapshotLoss) -> Value {
+    let paths: Vec<_> =
+        loss.paths.iter().map(|failure| json!({"path": failure.path, "reason": failure.reason})).collect();
+    json!({
+        "type": "loss",
+        "snapshot": format!("{}#{}", loss.series, loss.number),
+        "forgotten": loss.forgotten,
+        "paths": paths,
+    })
+}
+
+pub(crate) fn repair_plan(plan: &RepairPlan) -> Value {
+    json!({
+        "type": "repair_plan",
+        "sound": plan.is_sound(),
+        "due": plan.is_due(),
+        "steps": plan.steps.len(),
+        "lost": plan.lost.len(),
+        "packs_read": plan.packs_read,
+        "bytes_read": plan.bytes_read,
+    })
+}
+
+pub(crate) fn repair_report(report: &RepairReport) -> Value {
+    let number = |series: &str, number: u64| format!("{series}#{number}");
+    let rewritten: Vec<_> = report
+        .rewritten
+        .iter()
+        .map(|(series, old, new)| json!({"old": number(series, *old), "new": number(series, *new)}))
+        .collect();
+    let forgotten: Vec<_> = report.forgotten.iter().map(|(series, old)| number(series, *old)).collect();
+    json!({
+        "type": "repair",
+        "complete": report.is_complete(),
+        "objects_copied": report.objects_copied,
+        "blobs_salvaged": report.blobs_salvaged,
+        "blobs_copied": report.blobs_copied,
+        "packs_written": report.packs_written,
+        "segments_written": report.segments_written,
+        "deleted": report.deleted,
+        "rewritten": rewritten,
+        "forgotten": forgotten,
+        "undone": report.undone.len(),
+        "left": report.left,
     })
 }
 

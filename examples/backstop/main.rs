@@ -66,6 +66,7 @@ async fn run(arguments: Arguments) -> Result<Done, Trouble> {
         Command::History(arguments) => commands::history(&global, &arguments, &mut output).await,
         Command::Restore(arguments) => commands::restore(&global, &arguments, &mut output).await,
         Command::Check(arguments) => commands::check(&global, &arguments, &mut output).await,
+        Command::Repair(arguments) => commands::repair(&global, &arguments, &mut output).await,
         Command::Key(KeyCommand::List) => commands::key_list(&global, &mut output).await,
         Command::Key(KeyCommand::Add(arguments)) => commands::key_add(&global, &arguments, &mut output).await,
         Command::Key(KeyCommand::Remove(arguments)) => commands::key_remove(&global, &arguments, &mut output).await,

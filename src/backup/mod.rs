@@ -11,6 +11,7 @@
 
 mod assemble;
 mod estimate;
+mod heal;
 mod prepare;
 mod scan;
 mod stream;
@@ -21,6 +22,7 @@ use std::sync::Arc;
 
 use crate::backup::assemble::Assembly;
 use crate::backup::estimate::Estimate;
+use crate::backup::heal::Lost;
 use crate::backup::scan::{Scan, ScanTotals};
 use crate::blobs::{BlobWriter, Evidence, Stored, WriteOptions};
 use crate::compress;
@@ -57,6 +59,10 @@ pub struct BackupOptions {
     pub compression_level: i32,
     /// Read every file, whether or not it looks unchanged since the series' last snapshot.
     pub read_all: bool,
+    /// Read files that look unchanged, too, if some of their content is in no pack that is there, as after a repair that
+    /// found it lost: it is stored again, and older snapshots that need the same are whole again. Walks the last
+    /// snapshot's tree first.
+    pub heal: bool,
     /// Count the source beside the backup, so that the progress can tell what to expect: a second walk.
     pub estimate: bool,
     /// Threads that read files; nothing for as many as there are cores, but at least four.
@@ -75,6 +81,7 @@ impl Default for BackupOptions {
             dry_run: false,
             compression_level: WriteOptions::default().level,
             read_all: false,
+            heal: false,
             estimate: false,
             readers: None,
         }
@@ -114,6 +121,13 @@ impl BackupOptions {
     #[must_use]
     pub fn with_dry_run(mut self, dry_run: bool) -> Self {
         self.dry_run = dry_run;
+        self
+    }
+
+    /// Reads files again whose stored content is lost.
+    #[must_use]
+    pub fn with_heal(mut self, heal: bool) -> Self {
+        self.heal = heal;
         self
     }
 
@@ -250,9 +264,16 @@ impl Repository {
         session: &mut Session,
         progress: &Arc<dyn Progress>,
     ) -> Result<Content> {
-        let compared = session.parent.clone();
+        let lost = if options.heal {
+            let condemned = session.registration.as_ref().map(Registration::condemned).unwrap_or_default();
+            self.lost(session.parent.clone(), condemned).await?
+        } else {
+            Lost::default()
+        };
+        // Edits take over nodes, so with one that is lost the tree is built anew: equal content gives equal nodes.
+        let compared = session.parent.clone().filter(|_| !lost.nodes);
         let mut assembly = Assembly::new(self, compared.as_ref().map(|parent| parent.root));
-        let mut scan = Scan::start(self, walk, compared.as_ref(), options, Arc::clone(progress))?;
+        let mut scan = Scan::start(self, walk, compared.as_ref(), lost.chunks, options, Arc::clone(progress))?;
         while let Some(items) = scan.next().await? {
             assembly.take(items, &mut session.writer).await?;
         }

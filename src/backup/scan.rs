@@ -1,12 +1,13 @@
 //! Walks the source in key order beside the parent's tree, and hands what needs reading to threads.
 
+use std::collections::HashSet;
 use std::iter::Peekable;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 
-use futures::StreamExt;
 use futures::stream::{BoxStream, ReadyChunks};
+use futures::{StreamExt, TryStreamExt};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
@@ -17,10 +18,11 @@ use crate::content::read_whole;
 use crate::cpu;
 use crate::error::{Error, Result};
 use crate::files::{Found, Metadata, Unreadable, Walk};
+use crate::id::BlobId;
 use crate::progress::Progress;
 use crate::repository::Repository;
 use crate::snapshot::{Failure, Snapshot, SnapshotStats};
-use crate::tree::{self, Entry, EntryKind, Key, Span};
+use crate::tree::{self, Entry, EntryKind, Key, Payload, Piece, Span};
 
 /// A batch of paths for one thread ends at so many paths or bytes.
 const BATCH_PATHS: usize = 64;
@@ -124,6 +126,7 @@ impl Scan {
         repository: &Repository,
         walk: Walk,
         parent: Option<&Snapshot>,
+        lost: HashSet<BlobId>,
         options: &BackupOptions,
         progress: Arc<dyn Progress>,
     ) -> Result<Self> {
@@ -140,6 +143,7 @@ impl Scan {
         let mut scanner = Scanner {
             parent: parent.map(|parent| Parent::new(repository, parent)),
             read_all: options.read_all,
+            lost,
             totals: Arc::clone(&totals),
             progress,
             work,
@@ -233,6 +237,8 @@ impl From<Error> for ScanStop {
 struct Scanner {
     parent: Option<Parent>,
     read_all: bool,
+    /// Chunks that are in no pack that is there.
+    lost: HashSet<BlobId>,
     totals: Arc<ScanTotals>,
     progress: Arc<dyn Progress>,
     work: std_mpsc::SyncSender<Batch>,
@@ -270,6 +276,7 @@ impl Scanner {
         }
         if let (Some(entry), Some(parent), false) = (&known, &self.parent, self.read_all)
             && parent.is_unchanged(entry, &found)
+            && !parent.needs(entry, &self.lost)
         {
             self.totals.count_present(found.kind(), entry.size);
             self.progress.advance(u64::from(found.kind() == EntryKind::File), found.size());
@@ -341,6 +348,20 @@ impl Parent {
             _ => true,
         };
         self.chunk.next_if(due).transpose()
+    }
+
+    /// Whether an entry needs one of some chunks, or it isn't known which it needs.
+    fn needs(&self, entry: &Entry, chunks: &HashSet<BlobId>) -> bool {
+        if chunks.is_empty() {
+            return false;
+        }
+        let payloads = [&entry.content, &entry.metadata].into_iter();
+        payloads.filter(|payload| !matches!(payload, Payload::Inline(_))).any(|payload| {
+            let pieces = tree::pieces(Arc::clone(&self.reader), payload, 0, READ_AHEAD);
+            let is_wanted = |piece: Piece| matches!(piece, Piece::Chunk { id, .. } if chunks.contains(&id));
+            let wanted = pieces.try_any(|(_, piece)| std::future::ready(is_wanted(piece)));
+            self.runtime.block_on(wanted).unwrap_or(true)
+        })
     }
 
     /// Whether a path is as the parent has it, so that it needn't be read.

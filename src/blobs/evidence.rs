@@ -28,6 +28,15 @@ impl Condemned {
         Self(prefixes.into())
     }
 
+    /// These, and some more packs.
+    #[must_use]
+    pub(crate) fn with<'a>(&self, packs: impl IntoIterator<Item = &'a ObjectId>) -> Self {
+        let mut prefixes = self.0.to_vec();
+        prefixes.extend(packs.into_iter().map(Self::prefix));
+        prefixes.sort_unstable();
+        Self::new(prefixes)
+    }
+
     /// How a pack is named.
     pub(crate) fn prefix(pack: &ObjectId) -> [u8; Self::PREFIX] {
         let mut prefix = [0; Self::PREFIX];

@@ -32,6 +32,8 @@ pub(super) struct Root {
     pub(super) entries: u64,
     /// Packs that no segment need describe, since the record names them.
     pub(super) packs: Vec<ObjectId>,
+    /// Whether it counts; otherwise it was forgotten and can be undeleted.
+    pub(super) counts: bool,
 }
 
 /// What a series' line is checked with.
@@ -163,7 +165,7 @@ impl Repository {
         lists: &BTreeMap<SeriesTag, Newest>,
         findings: &mut Findings,
     ) -> Result<Vec<Root>> {
-        let all = Kept::default();
+        let (all, now) = (Kept::default(), self.surroundings().clock.now());
         let kept = |tag: &SeriesTag| lists.get(tag).map_or(&all, |newest| &newest.kept);
         let listed = self.list_known(layout::SNAPSHOTS, findings).await?;
         let names = listed.into_iter().filter_map(|(name, _)| match name {
@@ -189,8 +191,9 @@ impl Repository {
             let tag = first.tag;
             check_series(series, kept(&tag), &mut roots, findings);
         }
-        // Of what was forgotten nothing is said: by another's clock it may be time to collect it.
-        roots.retain(|root| kept(&root.record.tag).counts(root.record.number));
+        roots.retain(|root| kept(&root.record.tag).is_root(root.record.number, now));
+        // Those that count first, so that what a forgotten one lacks is told apart.
+        roots.sort_by_key(|root| !root.counts);
         Ok(roots)
     }
 }
@@ -248,7 +251,8 @@ fn check_series(
         (expected, before) = (name.next(link.time), Some(link.hash));
         roots.extend(link.content.map(|Content { root, entries, stored, .. }| {
             let packs = stored.packs.iter().map(|pack| pack.id).collect();
-            Root { label: label(name.number), record: name, root, entries, packs }
+            let counts = kept.counts(name.number);
+            Root { label: label(name.number), record: name, root, entries, packs, counts }
         }));
     }
 }

@@ -25,6 +25,9 @@ use crate::tree::{
 /// Nodes read at a time.
 const READ_AHEAD: usize = 16;
 
+/// What is said before what only snapshots that were forgotten lack.
+const FORGOTTEN: &str = "only snapshots that were forgotten need it: ";
+
 /// What is wrong, by object.
 type Troubles = BTreeMap<String, Trouble>;
 
@@ -56,7 +59,7 @@ impl<'a> Trees<'a> {
     pub(super) async fn walk(&mut self, report: &mut CheckReport) -> Result<()> {
         let nodes = Nodes { survey: Arc::clone(&self.survey), spare: true };
         for snapshot in self.snapshots {
-            let mut walk = Walk { trees: self, nodes: nodes.clone(), entries: 0 };
+            let mut walk = Walk { trees: self, nodes: nodes.clone(), entries: 0, counts: snapshot.counts };
             visit_nodes(&nodes, &snapshot.root, READ_AHEAD, &mut walk).await?;
             report.entries += walk.entries;
             self.check_count(snapshot, &nodes).await?;
@@ -111,6 +114,21 @@ struct Walk<'a, 'b> {
     trees: &'a mut Trees<'b>,
     nodes: Nodes,
     entries: u64,
+    /// Whether the snapshot counts.
+    counts: bool,
+}
+
+impl Walk<'_, '_> {
+    /// Adds something wrong. Nobody relies on a snapshot that was forgotten: it may lack something.
+    fn add(&mut self, mut trouble: Trouble) {
+        if !self.counts {
+            trouble.kind = FindingKind::Leftover;
+            if !trouble.problem.is_empty() {
+                trouble.problem = format!("{FORGOTTEN}{}", trouble.problem);
+            }
+        }
+        self.trees.findings.add(trouble);
+    }
 }
 
 impl Visitor for Walk<'_, '_> {
@@ -131,19 +149,21 @@ impl Visitor for Walk<'_, '_> {
             let seen = Some(&mut self.trees.nodes);
             let mut walk = SequenceWalk { survey: &self.nodes.survey, seen, troubles: Troubles::new() };
             visit_sequence(&self.nodes, &root, READ_AHEAD, &mut walk).await?;
-            walk.troubles.into_values().for_each(|trouble| self.trees.findings.add(trouble));
+            let troubles = walk.troubles;
+            troubles.into_values().for_each(|trouble| self.add(trouble));
         }
         let (survey, leaf) = (Arc::clone(&self.nodes.survey), *id);
         for (_, troubles) in cpu::start(move || judge(&survey, &leaf, &entries)).await? {
             sound = false;
-            troubles.into_values().for_each(|trouble| self.trees.findings.add(trouble));
+            troubles.into_values().for_each(|trouble| self.add(trouble));
         }
         self.trees.nodes.insert(*id, sound);
         Ok(())
     }
 
     fn failed(&mut self, _id: &BlobId, _span: &Span, error: Error) -> Result<()> {
-        self.trees.findings.add_error(error)
+        self.add(Trouble::of(error)?);
+        Ok(())
     }
 }
 

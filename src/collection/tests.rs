@@ -31,6 +31,11 @@ fn ended() -> Ended {
 fn golden_bytes() {
     for (file, name, body) in [
         ("collection", Name::Collection(7), CollectionBody::Begun(plan())),
+        (
+            "collection-damaged",
+            Name::Collection(7),
+            CollectionBody::Begun(Plan { authority: Authority::Damaged, ..plan() }),
+        ),
         ("collection-ended", Name::CollectionEnd(7), CollectionBody::Ended(ended())),
     ] {
         let record = CollectionRecord { number: 7, time: NOW, body };

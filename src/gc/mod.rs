@@ -283,9 +283,9 @@ impl Repository {
         };
         report.number = number;
         let collections = Collections::new(self.parts().clone());
-        if condemned.authority == Authority::Copied {
+        if condemned.authority != Authority::Unneeded {
             let mut merged = MergeReport::default();
-            self.sweep(&collections, number, &condemned, &mut merged).await?;
+            self.finish(&collections, number, &condemned, &mut merged).await?;
             report.add_written(merged);
             report.packs_deleted += merged.packs_deleted;
             report.segments_deleted += merged.segments_deleted;

@@ -32,7 +32,8 @@ impl Repository {
             return Ok(());
         }
         // The records were listed first, so what describes their blobs is there by now.
-        self.index().refresh(Want::All).await?;
+        // What a damaged segment alone tells of isn't safe, and is stored again if it can be read at all.
+        self.index().refresh(Want::Usable).await?;
         for (snapshot, _) in &snapshots {
             self.reader_of(snapshot);
         }
@@ -44,7 +45,9 @@ impl Repository {
         };
         let mut search =
             Search { ground: &ground, first, seen: HashSet::new(), unsafe_blobs: Vec::new(), excused: false };
-        for (snapshot, counts) in &snapshots {
+        // Those that count come first: what they need must be had.
+        let (counting, forgotten): (Vec<_>, Vec<_>) = snapshots.iter().partition(|(_, counts)| *counts);
+        for (snapshot, counts) in counting.into_iter().chain(forgotten) {
             search.excused = !counts;
             visit_blobs(self.reader(), &snapshot.root, &mut search).await.map_err(|error| said_of(snapshot, error))?;
         }
@@ -83,7 +86,7 @@ impl Repository {
         Ok(found)
     }
 
-    async fn store_rescued(&self, blobs: Vec<(BlockKind, BlobId)>, report: &mut GcReport) -> Result<()> {
+    async fn store_rescued(&self, blobs: Vec<Unsafe>, report: &mut GcReport) -> Result<()> {
         if blobs.is_empty() {
             return Ok(());
         }
@@ -92,8 +95,13 @@ impl Repository {
         let id = WriterId::new(self.surroundings().random());
         let options = WriteOptions { look_up: LookUp::Nothing, ..WriteOptions::default() };
         let mut writer = BlobWriter::new(self.parts().clone(), id, Evidence::new(Condemned::default()), options);
-        for (kind, id) in blobs {
-            store_again(self.reader(), self.index(), kind, &id, &mut writer).await?;
+        for Unsafe { kind, id, excused } in blobs {
+            match store_again(self.reader(), self.index(), kind, &id, &mut writer).await {
+                Err(error @ (Error::Corrupt { .. } | Error::NotFound { .. })) if excused => {
+                    tracing::warn!(%id, %error, "a snapshot that was forgotten lacks something");
+                }
+                other => other?,
+            }
         }
         writer.flush().await?;
         let written = writer.stats();
@@ -111,6 +119,14 @@ fn said_of(snapshot: &Snapshot, error: Error) -> Error {
         }
         other => other,
     }
+}
+
+/// A blob that isn't safe.
+struct Unsafe {
+    kind: BlockKind,
+    id: BlobId,
+    /// Whether only snapshots that were forgotten need it, so that it may be missing.
+    excused: bool,
 }
 
 /// What is safe.
@@ -135,7 +151,7 @@ struct Search<'a> {
     /// What the first mark found needed is in packs that stay, and all below it.
     first: Option<&'a Marks>,
     seen: HashSet<BlobId>,
-    unsafe_blobs: Vec<(BlockKind, BlobId)>,
+    unsafe_blobs: Vec<Unsafe>,
     /// Whether the snapshot was forgotten, so that it may lack something.
     excused: bool,
 }
@@ -146,7 +162,7 @@ impl BlobVisitor for Search<'_> {
             return Ok(false);
         }
         if !self.ground.is_safe(id)? {
-            self.unsafe_blobs.push((BlockKind::Nodes, *id));
+            self.unsafe_blobs.push(Unsafe { kind: BlockKind::Nodes, id: *id, excused: self.excused });
         }
         Ok(true)
     }
@@ -155,7 +171,7 @@ impl BlobVisitor for Search<'_> {
         for id in ids {
             let marked = self.first.is_some_and(|first| first.is_marked(&id).unwrap_or(false));
             if !marked && !self.ground.is_safe(&id)? && self.seen.insert(id) {
-                self.unsafe_blobs.push((BlockKind::Data, id));
+                self.unsafe_blobs.push(Unsafe { kind: BlockKind::Data, id, excused: self.excused });
             }
         }
         Ok(())

@@ -52,6 +52,8 @@ const LOOKUPS: usize = 32;
 pub(crate) enum Want {
     /// Wholly, with filters, for a writer or a check.
     All,
+    /// Likewise, but without those that can't be used, for who takes what it doesn't find for not stored.
+    Usable,
     /// Wholly if they come to a bounded length together, and otherwise whatever is cheapest; for a reader of very much.
     Bulk,
     /// Whatever is cheapest, for a reader.
@@ -436,6 +438,7 @@ impl Index {
         }
         let do_without = want != Want::All;
         let want = match want {
+            Want::Usable => Want::All,
             Want::Bulk if wanted.values().fold(0, |sum: u64, length| sum.saturating_add(*length)) <= BULK_MAX => {
                 Want::All
             }

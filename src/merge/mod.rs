@@ -15,8 +15,13 @@
 //! Each is verified against a fresh listing before it is deleted (`sweep`). So
 //! nothing that could be read before can't be read afterwards, whatever writers
 //! and readers run beside it, and whoever finds it unfinished may finish it.
+//!
+//! - `copy`, `segments`, `sweep`: the three steps. `salvage`: what can be read of a damaged pack. `damaged`: finishing
+//!   a collection of such.
 
 mod copy;
+mod damaged;
+mod salvage;
 mod segments;
 mod sweep;
 #[cfg(test)]
@@ -26,10 +31,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 pub(crate) use copy::Copied;
+pub(crate) use salvage::{Examined, Salvaged, examine_pack, open_block};
 
 use crate::blobs::Condemned;
 use crate::collection::{Authority, Collections, Plan, State};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ObjectId;
 use crate::layout;
 use crate::repository::Repository;
@@ -101,7 +107,7 @@ impl Repository {
     /// The same where a tier is merged from so many packs, or so many segments, on.
     pub(crate) async fn plan_merge_of(&self, packs_min: usize, segments_min: usize) -> Result<MergePlan> {
         let collections = Collections::new(self.parts().clone());
-        let unfinished = collections.standing().await?.open().is_some_and(is_merge);
+        let unfinished = collections.standing().await?.open().is_some_and(|plan| plan.authority != Authority::Unneeded);
         let (index, packs) = futures::try_join!(self.store().list(layout::INDEX), self.store().list(layout::PACKS))?;
         let (packs, segments) = (lengths(packs, layout::parse_pack), lengths(index, layout::parse_segment));
         let chosen_packs = choose(packs, PACK_LARGE, packs_min, COPY_MAX);
@@ -145,14 +151,14 @@ impl Repository {
             let standing = collections.standing().await?;
             match &standing.state {
                 State::Idle(ended) => break (standing.clone(), ended.clone()),
-                State::Open(plan) if is_merge(plan) => {
-                    self.sweep(&collections, standing.number, plan, &mut report).await?;
+                // It merges as well, and who runs it finishes it.
+                State::Open(plan) if plan.authority == Authority::Unneeded => return Ok(report),
+                State::Open(plan) => {
+                    self.finish(&collections, standing.number, plan, &mut report).await?;
                     if report.left > 0 {
                         return Ok(report);
                     }
                 }
-                // It merges as well, and who runs it finishes it.
-                State::Open(_) => return Ok(report),
             }
         };
         let copied = self.copy_packs(&plan.chosen_packs, Arc::new(|_| Ok(true)), &mut report).await?.packs;
@@ -170,11 +176,21 @@ impl Repository {
         }
         Ok(report)
     }
-}
 
-/// Whether a collection deletes nothing but what was copied.
-fn is_merge(plan: &Plan) -> bool {
-    plan.authority == Authority::Copied
+    /// Carries out a collection for which no writer need be waited: of what was copied, or of what is damaged.
+    pub(crate) async fn finish(
+        &self,
+        collections: &Collections,
+        number: u64,
+        plan: &Plan,
+        report: &mut MergeReport,
+    ) -> Result<()> {
+        match plan.authority {
+            Authority::Copied => self.sweep(collections, number, plan, report).await,
+            Authority::Damaged => self.sweep_damaged(collections, number, plan, report).await,
+            Authority::Unneeded => Err(Error::worker("a collection was to be finished that must wait for writers")),
+        }
+    }
 }
 
 /// The objects of a listing that have such a name, with their lengths.

@@ -57,6 +57,16 @@ impl Span {
         key.as_encoded() >= &self.start[..] && !self.ends_before(key)
     }
 
+    /// Whether all of another span lies in this one.
+    pub(crate) fn includes(&self, other: &Self) -> bool {
+        let ends = match (&self.end, &other.end) {
+            (None, _) => true,
+            (Some(end), Some(other)) => other <= end,
+            (Some(_), None) => false,
+        };
+        ends && self.start <= other.start
+    }
+
     /// Whether `key` lies after the span.
     pub(super) fn ends_before(&self, key: &Key) -> bool {
         self.end.as_ref().is_some_and(|end| key.as_encoded() >= &end[..])

@@ -39,6 +39,7 @@ fn options(arguments: &BackupArguments) -> BackupOptions {
     options.one_file_system = arguments.one_file_system;
     options.compression_level = arguments.compression_level.unwrap_or(options.compression_level);
     options.read_all = arguments.read_all;
+    options.heal = arguments.heal;
     options.readers = arguments.readers;
     options
 }

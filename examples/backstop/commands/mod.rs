@@ -11,6 +11,7 @@ mod key;
 mod list;
 mod merge;
 mod read;
+mod repair;
 mod restore;
 mod stats;
 
@@ -25,6 +26,7 @@ pub(crate) use key::{key_add, key_list, key_remove};
 pub(crate) use list::{ls, snapshots};
 pub(crate) use merge::merge;
 pub(crate) use read::cat;
+pub(crate) use repair::repair;
 pub(crate) use restore::restore;
 pub(crate) use stats::stats;
 

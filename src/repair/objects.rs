@@ -1,0 +1,491 @@
+//! What stands by itself: the config, key slots, lists of what counts, collections, registrations.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use crate::collection::{self, Collections, Numbers};
+use crate::config::{CONFIG_MAX, Config};
+use crate::crypto::Kind;
+use crate::error::{Error, Result};
+use crate::id::SeriesTag;
+use crate::kept::{self, Kept, Newest};
+use crate::layout::{self, Name};
+use crate::object::{self, HEADER_LEN};
+use crate::registration::RegistrationRecord;
+use crate::repair::records::GAP_MAX;
+use crate::repair::{RepairAction, RepairOptions, Steps, said};
+use crate::repository::Repository;
+use crate::slot::{SLOT_MAX, Slot};
+
+/// Something to be done with one small object.
+#[derive(Debug)]
+pub(super) enum Task {
+    /// These bytes belong under the name; what is there is damaged.
+    Put(Name, Bytes),
+    Delete(Name),
+    /// A list of what counts follows a damaged one, which is then deleted, or replaced by these bytes.
+    Publish(SeriesTag, u64, Kept, Option<Bytes>),
+    /// An empty collection follows damaged ones.
+    Supersede,
+}
+
+impl Task {
+    /// The series whose list it is about.
+    fn list(&self) -> Option<SeriesTag> {
+        match self {
+            Task::Publish(tag, ..) | Task::Put(Name::Kept(tag, _), _) | Task::Delete(Name::Kept(tag, _)) => Some(*tag),
+            _ => None,
+        }
+    }
+}
+
+/// What is to be done with small objects, in order.
+#[derive(Debug, Default)]
+pub(super) struct Small {
+    pub(super) tasks: Vec<Task>,
+    /// Names of series, by their tags, as far as they are known.
+    pub(super) series: BTreeMap<SeriesTag, String>,
+}
+
+impl Small {
+    /// Leaves out what can't be done because the name of a series isn't known.
+    pub(super) fn without_nameless(&mut self, names: &BTreeMap<SeriesTag, String>) {
+        self.series = names.clone();
+        let nameless = |tag: &SeriesTag| !names.contains_key(tag);
+        let publishes = |task: &Task| matches!(task, Task::Publish(tag, ..) if nameless(tag));
+        let waiting: BTreeSet<SeriesTag> =
+            self.tasks.iter().filter(|task| publishes(task)).filter_map(Task::list).collect();
+        // Nor is a list deleted that the one to be published was to replace.
+        self.tasks.retain(|task| task.list().is_none_or(|tag| !waiting.contains(&tag)));
+    }
+}
+
+/// The lists of what counts as they will be.
+pub(super) type Lists = BTreeMap<SeriesTag, Newest>;
+
+/// How many bytes of two salts must agree for two objects to be one, of which one is damaged. Salts are random.
+const SALT_ALIKE: usize = 24;
+
+/// Whether a damaged object was the sound one once: whether they have the same salt, nearly.
+///
+/// A name of a sequence may mean another thing in another repository; a salt is drawn once.
+fn was_once(damaged: &[u8], sound: &[u8]) -> bool {
+    let salt = |bytes: &[u8]| bytes.get(14..HEADER_LEN).map(<[u8]>::to_vec);
+    let (Some(a), Some(b)) = (salt(damaged), salt(sound)) else { return false };
+    a.iter().zip(&b).filter(|(a, b)| a == b).count() >= SALT_ALIKE
+}
+
+impl Repository {
+    /// What is to be done with small objects, and which snapshots will count.
+    pub(super) async fn plan_small(&self, options: &RepairOptions, steps: &mut Steps) -> Result<(Small, Lists)> {
+        let mut small = Small::default();
+        for series in &options.series {
+            small.series.insert(self.keyring().series_tag(series), series.clone());
+        }
+        self.plan_config(&mut small, steps).await?;
+        self.plan_keys(options, &mut small, steps).await?;
+        self.plan_writers(options, &mut small, steps).await?;
+        self.plan_collections(options, &mut small, steps).await?;
+        let lists = self.plan_lists(options, &mut small, steps).await?;
+        Ok((small, lists))
+    }
+
+    /// The names under a prefix that are ours.
+    pub(super) async fn known(&self, prefix: &str) -> Result<Vec<(Name, u64)>> {
+        let listed = self.store().list(prefix).await?;
+        let mut known: Vec<_> =
+            listed.into_iter().filter_map(|listed| Some((Name::parse(&listed.name)?, listed.length))).collect();
+        known.sort_unstable();
+        Ok(known)
+    }
+
+    async fn plan_config(&self, small: &mut Small, steps: &mut Steps) -> Result<()> {
+        let wanted = Bytes::from(self.config().seal(self.keyring()));
+        let problem = match self.store().get(layout::CONFIG, CONFIG_MAX).await {
+            Ok(bytes) if bytes == wanted => return Ok(()),
+            Ok(bytes) => match Config::parse(&bytes) {
+                Ok(_) => "it isn't the one that the repository was opened with".to_owned(),
+                Err(error) => said(error)?,
+            },
+            Err(error) => said(error)?,
+        };
+        steps.add(layout::CONFIG, problem, RepairAction::SealAgain);
+        small.tasks.push(Task::Put(Name::Config, wanted));
+        Ok(())
+    }
+
+    async fn plan_keys(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
+        let mut damaged = Vec::new();
+        let mut own_is_sound = false;
+        for (name, _) in self.known(layout::KEYS).await? {
+            let Name::Key(id) = name else { continue };
+            let read = self.store().get(&name.to_string(), SLOT_MAX).await;
+            match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
+                // It opens nothing here, and isn't ours to delete.
+                Ok(slot) if slot.repository() != self.id() => {}
+                Ok(_) => own_is_sound |= id == self.slot(),
+                Err(error) if error.is_not_found() => {}
+                Err(error) => damaged.push((id, said(error)?)),
+            }
+        }
+        for (id, problem) in damaged {
+            let name = Name::Key(id);
+            let there = match &options.other {
+                Some(other) => other.sound_bytes(&name, SLOT_MAX, |bytes| Slot::parse(bytes, &id).map(drop)).await?,
+                None => None,
+            };
+            match there {
+                Some(bytes) => {
+                    steps.add(name, problem, RepairAction::CopyObject);
+                    own_is_sound |= id == self.slot();
+                    small.tasks.push(Task::Put(name, bytes));
+                }
+                None if own_is_sound || id != self.slot() => {
+                    let advice = "its secret opens the repository no more";
+                    steps.advise(name, problem, RepairAction::Delete, advice);
+                    small.tasks.push(Task::Delete(name));
+                }
+                None => {
+                    let advice = "it is the one in use: add its secret again with `key add` before anything is closed";
+                    steps.advise(name, problem, RepairAction::None, advice);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_writers(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
+        for (name, _) in self.known(layout::WRITERS).await? {
+            let text = name.to_string();
+            let opened = self.store().get(&text, object::RECORD_MAX).await.and_then(|bytes| {
+                object::open_record::<RegistrationRecord>(&bytes, Kind::Registration, &text, self.keyring())
+            });
+            match opened {
+                Ok(record) => {
+                    small.series.insert(self.keyring().series_tag(&record.series), record.series);
+                }
+                Err(error) if error.is_not_found() => {}
+                Err(error) if options.remove_damaged_writers => {
+                    steps.add(name, said(error)?, RepairAction::Delete);
+                    small.tasks.push(Task::Delete(name));
+                }
+                Err(error) => {
+                    let advice = "its writer may run; once none does, allow damaged registrations to be removed";
+                    steps.advise(name, said(error)?, RepairAction::None, advice);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_collections(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
+        let (mut damaged, mut newest) = (Vec::new(), 0);
+        for listed in self.store().list(layout::COLLECTIONS).await? {
+            let Some(name @ (Name::Collection(number) | Name::CollectionEnd(number))) = Name::parse(&listed.name)
+            else {
+                let advice = "a newer build may know it; as long as it is there, nothing can be written or collected";
+                steps.advise(listed.name, "this build doesn't know what it means", RepairAction::None, advice);
+                continue;
+            };
+            match collection::is_authentic(self.store(), self.keyring(), name).await {
+                Ok(true) => newest = newest.max(number),
+                Ok(false) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) => damaged.push((number, name, said(error)?)),
+            }
+        }
+        damaged.sort_unstable();
+        let mut supersede = false;
+        for (number, name, problem) in damaged {
+            if number < newest {
+                steps.add(name, problem, RepairAction::Delete);
+                small.tasks.push(Task::Delete(name));
+            } else if let Some(bytes) = self.once_there(options, name).await? {
+                steps.add(name, problem, RepairAction::CopyObject);
+                small.tasks.push(Task::Put(name, bytes));
+            } else {
+                let advice = "see to it that no collection runs; records of snapshots forgotten so far are then kept";
+                steps.advise(name, problem, RepairAction::Supersede, advice);
+                supersede = true;
+            }
+        }
+        if supersede {
+            small.tasks.push(Task::Supersede);
+        }
+        Ok(())
+    }
+
+    /// A signed object as the other copy has it, if that is what the damaged one was.
+    async fn once_there(&self, options: &RepairOptions, name: Name) -> Result<Option<Bytes>> {
+        let Some(other) = &options.other else { return Ok(None) };
+        let text = name.to_string();
+        let signed = match name {
+            Name::Kept(tag, number) => {
+                kept::read(other.store(), other.keyring(), &tag, number).await.map(|it| it.is_some())
+            }
+            name => collection::is_authentic(other.store(), other.keyring(), name).await,
+        };
+        match signed {
+            Ok(true) => {}
+            Err(error @ Error::Store { .. }) => return Err(error),
+            _ => return Ok(None),
+        }
+        let sound = other.store().get(&text, object::RECORD_MAX).await?;
+        let damaged = match self.store().get(&text, object::RECORD_MAX).await {
+            Ok(damaged) => damaged,
+            Err(error @ Error::Store { .. }) => return Err(error),
+            Err(_) => return Ok(None),
+        };
+        Ok(was_once(&damaged, &sound).then_some(sound))
+    }
+
+    async fn plan_lists(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<Lists> {
+        let mut numbers = BTreeMap::<SeriesTag, BTreeSet<u64>>::new();
+        for (name, _) in self.known(layout::KEPT).await? {
+            if let Name::Kept(tag, number) = name {
+                numbers.entry(tag).or_default().insert(number);
+            }
+        }
+        let mut lists = Lists::new();
+        for (tag, numbers) in numbers {
+            let taken = numbers.last().copied().unwrap_or(0);
+            let (mut newest, mut damaged) = (Newest { taken, ..Newest::default() }, Vec::new());
+            for number in numbers {
+                match kept::read(self.store(), self.keyring(), &tag, number).await {
+                    Ok(Some(kept)) => newest = Newest { number, taken, kept },
+                    Ok(None) => {}
+                    Err(error) if error.is_not_found() => {}
+                    Err(error) => damaged.push((number, said(error)?)),
+                }
+            }
+            self.plan_damaged_lists(options, tag, damaged, &mut newest, small, steps).await?;
+            lists.insert(tag, newest);
+        }
+        self.add_newer_lists(options, &mut lists, small, steps).await?;
+        Ok(lists)
+    }
+
+    /// What is done about the damaged lists of a series, given the newest that is sound.
+    async fn plan_damaged_lists(
+        &self,
+        options: &RepairOptions,
+        tag: SeriesTag,
+        damaged: Vec<(u64, String)>,
+        newest: &mut Newest,
+        small: &mut Small,
+        steps: &mut Steps,
+    ) -> Result<()> {
+        let mut lists = Vec::new();
+        for (number, problem) in damaged {
+            lists.push((number, problem, self.list_once_there(options, tag, number).await?));
+        }
+        // The newest that is known, here or from the copy, holds; and what says so must come after all of them.
+        let (sound, taken) = (newest.number, newest.taken);
+        for (number, _, there) in &lists {
+            if let Some((_, kept)) = there.as_ref().filter(|_| *number > newest.number) {
+                *newest = Newest { number: *number, taken, kept: kept.clone() };
+            }
+        }
+        let known = newest.number;
+        let lost = lists.iter().filter(|(number, _, there)| there.is_none() && *number > known);
+        let published = match lost.map(|(number, ..)| *number).max() {
+            Some(number) => {
+                newest.kept = self.without_gone(options, &tag, &newest.kept).await?;
+                Some(number)
+            }
+            // While the name is free, what the list forgot would count again: so another says the same before.
+            None => (known > sound).then_some(known),
+        };
+        if published.is_some() {
+            (newest.number, newest.taken) = (taken + 1, taken + 1);
+        }
+        // What is published comes first: the others may go then.
+        lists.sort_by_key(|(number, ..)| published != Some(*number));
+        for (number, problem, there) in lists {
+            let (name, bytes) = (Name::Kept(tag, number), there.map(|(bytes, _)| bytes));
+            let (action, advice) = match &bytes {
+                Some(_) => (RepairAction::CopyObject, ""),
+                None if number > known => {
+                    let advice = "snapshots that it alone forgot count again, as far as their records are there";
+                    (RepairAction::PublishList, advice)
+                }
+                None => (RepairAction::Delete, ""),
+            };
+            steps.advise(name, problem, action, advice);
+            small.tasks.push(match bytes {
+                bytes if published == Some(number) => Task::Publish(tag, number, newest.kept.clone(), bytes),
+                Some(bytes) => Task::Put(name, bytes),
+                None => Task::Delete(name),
+            });
+        }
+        Ok(())
+    }
+
+    /// A list as the copy has it, if that is what the damaged one was.
+    async fn list_once_there(
+        &self,
+        options: &RepairOptions,
+        tag: SeriesTag,
+        number: u64,
+    ) -> Result<Option<(Bytes, Kept)>> {
+        let Some(other) = &options.other else { return Ok(None) };
+        let Some(bytes) = self.once_there(options, Name::Kept(tag, number)).await? else { return Ok(None) };
+        Ok(kept::read(other.store(), other.keyring(), &tag, number).await?.map(|kept| (bytes, kept)))
+    }
+
+    /// A list after this one, by which the numbers that have no record any more don't count.
+    async fn without_gone(&self, options: &RepairOptions, tag: &SeriesTag, kept: &Kept) -> Result<Kept> {
+        let mut names = self.timelines().names(Some(tag)).await?;
+        if let Some(other) = &options.other {
+            // What is missing here is put back from there.
+            names.extend(other.timelines().names(Some(tag)).await?);
+        }
+        let there: BTreeSet<u64> = names.iter().map(|name| name.number).collect();
+        // No more numbers than can be looked at one by one; a series has as many records, but for those that were forgotten.
+        let highest = there.last().copied().unwrap_or(0).min(there.len() as u64 + GAP_MAX);
+        let gone: Vec<u64> = (1..=highest).filter(|number| kept.counts(*number) && !there.contains(number)).collect();
+        let now = self.surroundings().clock.now();
+        Ok(kept.forget(&gone, highest, (now, now), |number| there.contains(&number)))
+    }
+
+    /// The newest lists of the copy, as far as they can be read.
+    pub(super) async fn lists_there(&self, options: &RepairOptions) -> Result<Lists> {
+        let Some(other) = &options.other else { return Ok(Lists::new()) };
+        match other.timelines().kept_of(None).await {
+            Err(error) => said(error).map(|_| Lists::new()),
+            theirs => theirs,
+        }
+    }
+
+    /// Takes lists from the other copy that are newer and forget nothing that is still here: ours are lost then, and
+    /// what they forgot was collected.
+    ///
+    /// Others are left: a copy may keep less than this repository.
+    async fn add_newer_lists(
+        &self,
+        options: &RepairOptions,
+        lists: &mut Lists,
+        small: &mut Small,
+        steps: &mut Steps,
+    ) -> Result<()> {
+        let Some(other) = &options.other else { return Ok(()) };
+        let theirs = self.lists_there(options).await?;
+        for (tag, newer) in theirs {
+            let own = lists.entry(tag).or_default();
+            if newer.number <= own.taken {
+                continue;
+            }
+            let names = self.timelines().names(Some(&tag)).await?;
+            let counts_only_here = |number: u64| own.kept.counts(number) && !newer.kept.counts(number);
+            let here = names.iter().any(|name| counts_only_here(name.number));
+            if here || !(1..=newer.kept.through).any(counts_only_here) {
+                continue;
+            }
+            let name = Name::Kept(tag, newer.number);
+            let bytes = other.store().get(&name.to_string(), object::RECORD_MAX).await?;
+            steps.add(name, "it does not exist, and all that it forgot is gone", RepairAction::CopyObject);
+            small.tasks.push(Task::Put(name, bytes));
+            *own = Newest { number: newer.number, taken: newer.number, kept: newer.kept };
+        }
+        Ok(())
+    }
+
+    /// The bytes of an object, if `verify` has nothing against them.
+    pub(super) async fn sound_bytes(
+        &self,
+        name: &Name,
+        limit: u64,
+        verify: impl FnOnce(&[u8]) -> Result<()>,
+    ) -> Result<Option<Bytes>> {
+        match self.store().get(&name.to_string(), limit).await {
+            Ok(bytes) => Ok(verify(&bytes).is_ok().then_some(bytes)),
+            Err(error @ Error::Store { .. }) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Carries out what is to be done with small objects; how many were copied, and how many deleted.
+    pub(super) async fn repair_small(&self, small: Small) -> Result<(u64, u64)> {
+        let (mut copied, mut deleted) = (0, 0);
+        for task in small.tasks {
+            match task {
+                Task::Put(name, bytes) => {
+                    self.replace(name, bytes).await?;
+                    copied += u64::from(name != Name::Config);
+                }
+                Task::Delete(name) => {
+                    self.store().delete(&name.to_string()).await?;
+                    deleted += 1;
+                }
+                Task::Publish(tag, damaged, kept, bytes) => {
+                    self.publish_after(&small.series, &tag, kept).await?;
+                    let name = Name::Kept(tag, damaged);
+                    match bytes {
+                        Some(bytes) => {
+                            self.replace(name, bytes).await?;
+                            copied += 1;
+                        }
+                        None => {
+                            self.store().delete(&name.to_string()).await?;
+                            deleted += 1;
+                        }
+                    }
+                }
+                Task::Supersede => {
+                    // Whatever number a fenced writer may yet put at, it is one of these.
+                    let mut highest = BTreeMap::<SeriesTag, u64>::new();
+                    for name in self.timelines().names(None).await? {
+                        highest.insert(name.tag, name.number);
+                    }
+                    let pinned = highest.into_iter().map(|(tag, number)| Numbers { tag, runs: vec![(1, number)] });
+                    Collections::new(self.parts().clone()).supersede(pinned.collect()).await?;
+                }
+            }
+        }
+        Ok((copied, deleted))
+    }
+
+    /// Puts bytes where something else is, or nothing.
+    ///
+    /// The one place where something is deleted before its replacement is created, since nothing is ever overwritten:
+    /// what is there is damaged, and its replacement is durable in the other copy, or can be made again from memory.
+    pub(super) async fn replace(&self, name: Name, bytes: Bytes) -> Result<()> {
+        let text = name.to_string();
+        match self.store().get(&text, bytes.len() as u64).await {
+            Ok(found) if found == bytes => return Ok(()),
+            Err(error @ Error::Store { .. }) => return Err(error),
+            Err(error) if error.is_not_found() => {}
+            _ => self.store().delete(&text).await?,
+        }
+        match self.store().create(&text, bytes).await? {
+            crate::store::Created::Ours => Ok(()),
+            crate::store::Created::Theirs => {
+                Err(Error::conflict(text, "something else was put there meanwhile; plan anew"))
+            }
+        }
+    }
+
+    /// Publishes a list after all that are there.
+    async fn publish_after(&self, series: &BTreeMap<SeriesTag, String>, tag: &SeriesTag, kept: Kept) -> Result<()> {
+        let name = self.series_name(series, tag)?;
+        let listed = self.store().list(&layout::kept_prefix(tag)).await?;
+        let taken = listed.iter().filter_map(|listed| match Name::parse(&listed.name) {
+            Some(Name::Kept(_, number)) => Some(number),
+            _ => None,
+        });
+        let before = Newest { taken: taken.max().unwrap_or(0), ..Newest::default() };
+        if kept::publish(self.store(), self.keyring(), self.surroundings(), &name, &before, kept).await? {
+            Ok(())
+        } else {
+            Err(Error::conflict(format!("series {name:?}"), "a list was published meanwhile; plan anew"))
+        }
+    }
+
+    /// The name of a series.
+    pub(super) fn series_name(&self, known: &BTreeMap<SeriesTag, String>, tag: &SeriesTag) -> Result<String> {
+        known.get(tag).cloned().ok_or_else(|| {
+            Error::invalid(layout::series_prefix(tag), "no sound record tells the name of this series; give it")
+        })
+    }
+}
