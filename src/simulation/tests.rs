@@ -3,7 +3,10 @@
 use super::sabotage::with;
 use super::*;
 
-/// Cases that are run; all take about a minute on one core.
+/// Threads that run cases.
+const THREADS: u64 = 2;
+
+/// Cases that are run; all take some three minutes on two cores.
 const CASES: u64 = 2000;
 
 /// Lines of the trace that are shown of a case that failed.
@@ -21,10 +24,36 @@ fn nothing_acknowledged_is_lost_and_nothing_appears_unasked() {
     let only = number("SIM_SEED");
     let seeds = only.map_or(0..number("SIM_CASES").unwrap_or(CASES), |seed| seed..seed + 1);
     let cases = seeds.end - seeds.start;
+    let sum = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..THREADS)
+            .map(|thread| {
+                let seeds = seeds.clone().filter(move |seed| seed % THREADS == thread);
+                scope.spawn(move || run_all(seeds, only.is_some()))
+            })
+            .collect();
+        threads.into_iter().fold(Tally::default(), |sum, thread| match thread.join() {
+            Ok(tally) => sum.and(tally),
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    });
+    eprintln!("{sum:?}");
+    if cases >= 200 {
+        // What never happened wasn't tested.
+        let often = [sum.commits, sum.acknowledged, sum.read];
+        let rarely = [sum.rebased, sum.overlaps, sum.unheard, sum.failed, sum.lives_lost, sum.packs_deleted];
+        let collecting = [sum.forgotten, sum.records_deleted, sum.collected, sum.rescued, sum.fenced, sum.undeleted];
+        assert!(often.iter().all(|count| *count > cases), "{sum:?}");
+        assert!(rarely.iter().all(|count| *count > cases / 20), "{sum:?}");
+        assert!(collecting.iter().all(|count| *count > 0), "{sum:?}");
+    }
+}
+
+/// Runs cases on this thread; each by itself is the same wherever it runs.
+fn run_all(seeds: impl Iterator<Item = u64>, show: bool) -> Tally {
     let mut sum = Tally::default();
     for seed in seeds {
         let Ran { trace, outcome } = run(seed);
-        if only.is_some() {
+        if show {
             eprintln!("{}", trace.join("\n"));
         }
         match outcome {
@@ -36,16 +65,7 @@ fn nothing_acknowledged_is_lost_and_nothing_appears_unasked() {
             }
         }
     }
-    eprintln!("{sum:?}");
-    if cases >= 200 {
-        // What never happened wasn't tested.
-        let often = [sum.commits, sum.acknowledged, sum.read];
-        let rarely = [sum.rebased, sum.overlaps, sum.unheard, sum.failed, sum.lives_lost, sum.packs_deleted];
-        let collecting = [sum.forgotten, sum.records_deleted, sum.collected, sum.rescued, sum.fenced, sum.undeleted];
-        assert!(often.iter().all(|count| *count > cases), "{sum:?}");
-        assert!(rarely.iter().all(|count| *count > cases / 20), "{sum:?}");
-        assert!(collecting.iter().all(|count| *count > 0), "{sum:?}");
-    }
+    sum
 }
 
 #[test]
