@@ -345,9 +345,14 @@ pub(crate) async fn is_authentic(store: &Store, keyring: &Keyring, name: Name) -
 
 /// What one object of a collection says; nothing if the administrator didn't sign it.
 async fn read(store: &Store, keyring: &Keyring, name: Name, number: u64) -> Result<Option<CollectionBody>> {
+    let bytes = store.get(&name.to_string(), object::RECORD_MAX).await?;
+    open(&bytes, keyring, name, number)
+}
+
+/// Opens an object of a collection from its bytes; nothing if the administrator didn't sign it.
+pub(crate) fn open(bytes: &[u8], keyring: &Keyring, name: Name, number: u64) -> Result<Option<CollectionBody>> {
     let (name, ends) = (name.to_string(), matches!(name, Name::CollectionEnd(_)));
-    let bytes = store.get(&name, object::RECORD_MAX).await?;
-    let opened = object::open_signed::<CollectionRecord>(&bytes, Kind::Collection, &name, keyring)?;
+    let opened = object::open_signed::<CollectionRecord>(bytes, Kind::Collection, &name, keyring)?;
     let Some(record) = opened else { return Ok(None) };
     let sound = match &record.body {
         CollectionBody::Begun(plan) => !ends && plan.is_sound(),
@@ -377,7 +382,9 @@ impl Ended {
 }
 
 fn are_sound(list: &[Numbers]) -> bool {
-    list.iter().flat_map(|numbers| &numbers.runs).all(|(first, last)| (1..=*last).contains(first))
+    list.iter()
+        .flat_map(|numbers| &numbers.runs)
+        .all(|(first, last)| (1..=*last).contains(first) && *last <= layout::NUMBER_MAX)
 }
 
 #[cfg(test)]

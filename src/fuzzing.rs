@@ -8,14 +8,17 @@ use std::sync::LazyLock;
 
 use bytes::Bytes;
 
-use crate::clock::{Entropy, Surroundings, SystemClock};
+use crate::clock::{Entropy, Surroundings, SystemClock, Timestamp};
+use crate::codec;
+use crate::collection::{self, CollectionRecord};
 use crate::config::Config;
 use crate::crypto::{Keyring, Kind, Part, Sealer};
 use crate::files::Metadata;
 use crate::id::{BlobId, ObjectId, SeriesTag, WriterId};
 use crate::index::Segment;
+use crate::kept::{self, KeptRecord};
 use crate::layout::{Name, SnapshotName};
-use crate::object::{Header, object_id, write_magic, write_trailer};
+use crate::object::{Header, object_id, seal_signed, write_magic, write_trailer};
 use crate::pack::{BLOCKS_START, BlockKind, Encoding, Hints, PLAIN_MAX, Place, parse_pack, split_hints};
 use crate::slot::Slot;
 use crate::snapshot::open_record;
@@ -186,4 +189,34 @@ pub fn snapshot_record(data: &[u8]) {
         assert_eq!(name.to_string(), text, "a name has one spelling");
     }
     let _: Option<ObjectId> = std::str::from_utf8(data).ok().and_then(ObjectId::parse);
+}
+
+/// A list of what counts and the objects of a collection: their bytes, and their values where these bytes are some,
+/// sealed and signed.
+pub fn signed_record(data: &[u8]) {
+    const SERIES: &str = "fuzzed";
+    let tag = KEYRING.series_tag(SERIES);
+    drop(kept::open(data, &KEYRING, &tag, 1));
+    if let Ok(mut record) = codec::decode::<KeptRecord>(data, "a list") {
+        (record.series, record.number) = (SERIES.to_owned(), 1);
+        let name = Name::Kept(tag, 1).to_string();
+        if let Ok(sealed) = seal_signed(&record, Kind::Kept, &name, &KEYRING, &SURROUNDINGS)
+            && let Ok(kept) = kept::open(&sealed, &KEYRING, &tag, 1)
+        {
+            let kept = kept.unwrap_or_default();
+            assert_eq!(kept, record.kept, "what was signed comes back");
+            let next = kept.forget(&[1, 2, kept.through], kept.through, (Timestamp::EPOCH, Timestamp::EPOCH), |_| true);
+            assert!(!next.counts(kept.through.max(1)) || kept.through == 0, "what is forgotten doesn't count");
+        }
+    }
+    for name in [Name::Collection(1), Name::CollectionEnd(1)] {
+        drop(collection::open(data, &KEYRING, name, 1));
+        if let Ok(mut record) = codec::decode::<CollectionRecord>(data, "a collection") {
+            record.number = 1;
+            let sealed = seal_signed(&record, Kind::Collection, &name.to_string(), &KEYRING, &SURROUNDINGS);
+            if let Ok(Some(body)) = sealed.and_then(|sealed| collection::open(&sealed, &KEYRING, name, 1)) {
+                assert_eq!(body, record.body, "what was signed comes back");
+            }
+        }
+    }
 }

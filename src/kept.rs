@@ -126,7 +126,7 @@ impl Kept {
         let apart = self.runs.is_sorted_by(|(_, last), (first, _)| *last < first - 1);
         let sorted = self.forgotten.is_sorted_by(|a, b| a.number < b.number);
         let gone = self.forgotten.iter().all(|forgotten| forgotten.number > 0 && !self.counts(forgotten.number));
-        runs && apart && sorted && gone
+        self.through <= layout::NUMBER_MAX && runs && apart && sorted && gone
     }
 }
 
@@ -205,7 +205,8 @@ pub(crate) async fn read(store: &Store, keyring: &Keyring, tag: &SeriesTag, numb
     open(&bytes, keyring, tag, number)
 }
 
-fn open(bytes: &[u8], keyring: &Keyring, tag: &SeriesTag, number: u64) -> Result<Option<Kept>> {
+/// Opens a list from its bytes; nothing if the administrator didn't sign it.
+pub(crate) fn open(bytes: &[u8], keyring: &Keyring, tag: &SeriesTag, number: u64) -> Result<Option<Kept>> {
     let name = Name::Kept(*tag, number).to_string();
     let Some(record) = object::open_signed::<KeptRecord>(bytes, Kind::Kept, &name, keyring)? else { return Ok(None) };
     let KeptRecord { series, number: own, kept, .. } = record;

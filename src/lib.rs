@@ -29,17 +29,18 @@
 //! A module uses only what lies below it; a test holds that.
 //!
 //! ```text
-//! operations   backup restore writer feed check history keys read snapshots stats: each an `impl Repository`, over
-//!              draft, merge
+//! operations   backup restore writer feed forget undelete gc check repair history keys read snapshots stats: each an
+//!              `impl Repository`, over draft, merge
 //! repository   repository: opens and creates, owns the parts       over config, slot
-//! structures   registration, over snapshot, over content and cutter, over blobs, over index and files, over pack and tree
+//! structures   registration, over snapshot and collection, over content, cutter and reach, over blobs, over index and
+//!              files, over kept, pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
 //! transforms   chunker compress crypto layout retention            over codec; bytes in, bytes out
 //! words        id error progress clock cpu
 //! ```
 //!
-//! Every stored byte, what may be relied on with several writers, and what an onlooker can learn are described in
-//! `docs/format.md`; `docs/reader.py` is an independent reader of it.
+//! Every stored byte, and what an onlooker can learn, are described in `docs/format.md`; `docs/reader.py` is an
+//! independent reader of it. What may run beside what, and why that is safe, is in `docs/concurrency.md`.
 
 #[doc = include_str!("../docs/embedding.md")]
 pub mod embedding {}
