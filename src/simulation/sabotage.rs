@@ -11,6 +11,10 @@ pub(crate) enum Bug {
     UnknownMeansFailed,
     /// A merge deletes what it hasn't copied, and doesn't look whether it is elsewhere.
     DeletesUncopied,
+    /// A collection doesn't mark what was committed since its first mark.
+    MarksOnce,
+    /// A collection waits for no writer and fences none.
+    WaitsForNobody,
 }
 
 thread_local! {
