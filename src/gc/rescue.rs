@@ -70,7 +70,6 @@ impl Repository {
         let read = |name: SnapshotName| async move {
             match self.timelines().read_if_there(&name).await {
                 Ok(placed) => Ok(placed.and_then(Placed::into_snapshot).map(|snapshot| (name, snapshot))),
-                Err(Error::Corrupt { object, reason }) => Err((name, Error::Corrupt { object, reason })),
                 Err(error) => Err((name, error)),
             }
         };

@@ -151,6 +151,69 @@ async fn what_a_fenced_writer_may_yet_write_is_never_free() {
     }
 }
 
+/// What this process takes up, in bytes.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn memory_of_marks() {
+    const SEGMENTS: u64 = 40;
+    const BLOBS: u64 = 500_000;
+    let (folder, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let options = CreateOptions::default().with_open(OpenOptions::default().with_cache(cache.path()));
+    let repository = Repository::create(folder.path(), &Secret::key([7; 32]), options).await.unwrap();
+    let place = Place {
+        kind: BlockKind::Data,
+        encoding: Encoding::Raw,
+        number: 0,
+        offset: 62,
+        stored_len: 116,
+        plain_len: 100,
+    };
+    let blob = |number: u64| {
+        let mut id = [0; 20];
+        id.copy_from_slice(&blake3::hash(&number.to_le_bytes()).as_bytes()[..20]);
+        BlobId::new(id)
+    };
+    let before = resident();
+    for segment in 0..SEGMENTS {
+        let mut builder = SegmentBuilder::default();
+        for number in segment * BLOBS..(segment + 1) * BLOBS {
+            let id = ObjectId::new(*blake3::hash(&(number / 1000).to_le_bytes()).as_bytes());
+            let pack = crate::index::PackRow { id, generation: 0, salt: [0; 32] };
+            builder.add_blob(blob(number), &Location { pack, place, at: 0, length: 10 }).unwrap();
+        }
+        repository.index().publish(builder, repository.surroundings()).await.unwrap();
+    }
+    let indexed = resident();
+    let marks = Marks::new(repository.index().segments());
+    let begin = tokio::time::Instant::now();
+    for number in (0..SEGMENTS * BLOBS).step_by(20) {
+        assert_eq!(marks.mark(&blob(number)).unwrap(), Mark::New);
+    }
+    let (marked, begun) = (begin.elapsed(), tokio::time::Instant::now());
+    let mut needed = 0;
+    marks
+        .for_each(|_, is_needed, _| {
+            needed += u64::from(is_needed);
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(needed, SEGMENTS * BLOBS / 20);
+    eprintln!(
+        "{} blobs: {} MiB with the filters, {} MiB with the marks; {:?} for {needed} marks, {:?} to go through all",
+        SEGMENTS * BLOBS,
+        (indexed - before) >> 20,
+        (resident() - before) >> 20,
+        marked,
+        begun.elapsed()
+    );
+}
+
 /// A segment that knows these blobs.
 fn segment(ids: &[u8]) -> Arc<Segment> {
     let mut builder = SegmentBuilder::default();
