@@ -102,8 +102,11 @@ fn snapshots_are_forgotten_brought_back_and_collected() {
     assert_eq!(names(&setting.objects(&["snapshots"])), ["default#4", "other#1"]);
     setting.succeed(&["restore", "default#4", "out"]);
     assert_eq!(read(setting.path("out/source/a")), "version 4\n");
-    setting.succeed(&["undelete", "default#1"]);
-    assert_eq!(setting.succeed(&["cat", "default@latest:source/a"]), "version 1\n");
+    let said = setting.succeed(&["undelete", "default#1"]);
+    assert!(said.starts_with("snapshot default#7 gives default#1 back"), "{said}");
+    assert_eq!(setting.succeed(&["cat", "default#7:source/a"]), "version 1\n");
+    // It stands where it stood, and the latest is what it was.
+    assert_eq!(setting.succeed(&["cat", "default@latest:source/a"]), "version 4\n");
     assert!(setting.succeed(&["check", "--read-data"]).contains("no damage found"));
 }
 

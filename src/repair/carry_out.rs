@@ -31,6 +31,8 @@ impl Repository {
         progress.phase(Phase::Copying);
         let (copied, deleted) = self.repair_small(small).await?;
         (report.objects_copied, report.deleted) = (copied, deleted);
+        let collections = Collections::new(self.parts().clone());
+        let collection = collections.standing().await?.number;
         if let Some(other) = &options.other {
             self.copy_objects(other, &packs, &mut report).await?;
         }
@@ -44,7 +46,7 @@ impl Repository {
         report.forgotten = forgotten;
 
         progress.phase(Phase::Deleting);
-        self.delete_damaged(&packs, &mut report).await?;
+        self.delete_damaged(&packs, collection, &mut report).await?;
         progress.phase(Phase::Committing);
         // What is damaged may still be there: a collection is under way, or the store doesn't let it be deleted.
         for rewrite in std::mem::take(&mut series.rewrites) {
@@ -151,8 +153,8 @@ impl Repository {
         Ok(())
     }
 
-    /// Deletes damaged packs, and segments that are damaged or point into such, by a collection.
-    async fn delete_damaged(&self, work: &PackWork, report: &mut RepairReport) -> Result<()> {
+    /// Deletes damaged packs, and segments that are damaged or point into such, by a collection after number `last`.
+    async fn delete_damaged(&self, work: &PackWork, last: u64, report: &mut RepairReport) -> Result<()> {
         let collections = Collections::new(self.parts().clone());
         let something_goes = !work.packs_gone.is_empty() || !work.segments_gone.is_empty();
         let before = loop {
@@ -171,6 +173,11 @@ impl Repository {
         };
         if !something_goes {
             return Ok(());
+        }
+        if before.number != last {
+            // What was copied may have seemed unneeded to it, as long as the damaged packs are there.
+            let reason = "one was begun while this repair copied; plan anew";
+            return Err(Error::conflict("the collection", reason));
         }
         let inherited = match &before.state {
             State::Idle(ended) => ended.clone(),

@@ -111,8 +111,7 @@ impl Repository {
 
     /// Repairs what a plan says.
     ///
-    /// May run beside readers and writers, but see [`RepairOptions::with_accept_loss`]: while snapshots are rewritten,
-    /// the writers of their series should rest. May be dropped: plan anew then.
+    /// May run beside readers and writers. May be dropped: plan anew then.
     ///
     /// ```
     /// # use backstop::*; use std::sync::Arc; async fn f(repository: &Repository, copy: Repository) -> Result<()> {
