@@ -142,7 +142,7 @@ impl Repository {
     pub(super) async fn survey_packs(&self, before: &Standing, options: &GcOptions) -> Result<Survey> {
         let (names, kept) = futures::try_join!(self.timelines().names(None), self.timelines().kept_of(None))?;
         let records = Records { names, kept, now: self.surroundings().clock.now() };
-        let writers = self.registered().await?;
+        let writers = self.spared_writers(options).await?;
         self.index().refresh(Want::All).await?;
         let listed: Vec<_> = lengths(self.store().list(layout::PACKS).await?, layout::parse_pack).collect();
         let (tables, undescribed) = self.tables(&listed).await?;

@@ -1,5 +1,6 @@
 //! Waiting for the writers that may rely on what is condemned, and fencing those that are waited for too long.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -68,6 +69,12 @@ impl Repository {
             report.fenced.push((record.series, tombstone));
         }
         Ok(Some(fences))
+    }
+
+    /// The writers whose packs are spared, since they are about to be needed: those that wouldn't be fenced.
+    pub(super) async fn spared_writers(&self, options: &GcOptions) -> Result<BTreeSet<WriterId>> {
+        let writers = self.unaware_writers(u64::MAX).await?;
+        Ok(writers.iter().filter(|writer| !self.is_overdue(writer, options)).map(|writer| writer.id).collect())
     }
 
     /// How many writers registered so long ago that they would be fenced.
