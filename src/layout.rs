@@ -47,6 +47,9 @@ pub(crate) const KEPT: &str = "kept";
 /// The prefix of collections.
 pub(crate) const COLLECTIONS: &str = "gc";
 
+/// Every prefix; the config alone has none.
+pub(crate) const PREFIXES: [&str; 7] = [KEYS, PACKS, INDEX, WRITERS, SNAPSHOTS, KEPT, COLLECTIONS];
+
 /// What the name of a collection's end ends with.
 const ENDED: &str = "-ended";
 

@@ -53,16 +53,7 @@ impl Repository {
     /// Counts the objects of the repository by listing them; reads none.
     pub async fn stats(&self) -> Result<RepositoryStats> {
         let mut stats = RepositoryStats::default();
-        let prefixes = [
-            layout::KEYS,
-            layout::PACKS,
-            layout::INDEX,
-            layout::WRITERS,
-            layout::SNAPSHOTS,
-            layout::KEPT,
-            layout::COLLECTIONS,
-        ];
-        for prefix in prefixes {
+        for prefix in layout::PREFIXES {
             for listed in self.store().list(prefix).await? {
                 let usage = match Name::parse(&listed.name) {
                     Some(Name::Pack(_)) => &mut stats.packs,

@@ -151,15 +151,7 @@ impl Segment {
 
     /// Looks `id` up without waiting; for segments that are at hand.
     pub(crate) fn find_local(&self, id: &BlobId) -> Result<Option<Location>> {
-        if self.rules_out(id) {
-            return Ok(None);
-        }
-        let mut search = Search::new(self, id);
-        while let Some(number) = search.next_page() {
-            let page = self.page(number)?;
-            search.look(&page, &self.name)?;
-        }
-        match search.found {
+        match self.search(id)?.and_then(|search| search.found) {
             None => Ok(None),
             Some(entry) => {
                 let page = self.open_rows(self.local(self.rows_range(entry.row)?)?, entry.row)?;
@@ -170,6 +162,11 @@ impl Segment {
 
     /// At which place in the order of its entries `id` is, for segments that are at hand.
     pub(crate) fn position(&self, id: &BlobId) -> Result<Option<u64>> {
+        Ok(self.search(id)?.and_then(|search| search.position))
+    }
+
+    /// Searches `id` to the end, unless it certainly isn't there.
+    fn search<'a>(&self, id: &'a BlobId) -> Result<Option<Search<'a>>> {
         if self.rules_out(id) {
             return Ok(None);
         }
@@ -178,7 +175,7 @@ impl Segment {
             let page = self.page(number)?;
             search.look(&page, &self.name)?;
         }
-        Ok(search.position)
+        Ok(Some(search))
     }
 
     /// The packs that its rows name; it must not be remote.

@@ -23,17 +23,8 @@ impl Store {
     pub(crate) async fn sweep_temporary(&self, now: Timestamp) -> Result<u64> {
         let Some(folder) = self.folder.clone() else { return Ok(0) };
         cpu::block(move || {
-            let prefixes = [
-                layout::KEYS,
-                layout::PACKS,
-                layout::INDEX,
-                layout::WRITERS,
-                layout::SNAPSHOTS,
-                layout::KEPT,
-                layout::COLLECTIONS,
-            ];
             let mut swept = sweep(&folder, now, false)?;
-            for prefix in prefixes {
+            for prefix in layout::PREFIXES {
                 swept += sweep(&folder.join(prefix), now, true)?;
             }
             Ok(swept)
