@@ -123,7 +123,7 @@ impl Kept {
 
     fn is_sound(&self) -> bool {
         let runs = self.runs.iter().all(|(first, last)| (1..=*last).contains(first) && *last <= self.through);
-        let apart = self.runs.is_sorted_by(|(_, last), (first, _)| *last < first - 1);
+        let apart = self.runs.is_sorted_by(|(_, last), (first, _)| last.saturating_add(1) < *first);
         let sorted = self.forgotten.is_sorted_by(|a, b| a.number < b.number);
         let gone = self.forgotten.iter().all(|forgotten| forgotten.number > 0 && !self.counts(forgotten.number));
         self.through <= layout::NUMBER_MAX && runs && apart && sorted && gone

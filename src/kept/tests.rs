@@ -56,6 +56,8 @@ fn what_no_list_can_say_is_refused() {
     for (runs, gone) in [
         (vec![(1, 10)], vec![]),
         (vec![(0, 3)], vec![]),
+        (vec![(1, 3), (0, 9)], vec![]),
+        (vec![(1, u64::MAX), (5, 9)], vec![]),
         (vec![(3, 2)], vec![]),
         (vec![(1, 3), (4, 9)], vec![]),
         (vec![(5, 9), (1, 3)], vec![]),
