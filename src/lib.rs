@@ -126,6 +126,6 @@ pub use slot::{KeyKind, KeySlot};
 pub use snapshot::{Failure, Moment, Origin, Snapshot, SnapshotStats};
 pub use snapshots::Selector;
 pub use stats::{RepositoryStats, Usage};
-pub use store::Location;
+pub use store::{Location, PutAside};
 pub use tree::{Change, Entry, EntryKind, Key, Payload, Piece, SequenceRoot};
 pub use writer::{CommitOptions, Start, Writer, WriterOptions};

@@ -268,27 +268,27 @@ mod tests {
         #[test]
         fn records_round_trip_and_nothing_else_opens(value: Vec<u8>, flip: prop::sample::Index, bit in 0u8..8) {
             let (keyring, surroundings) = (Keyring::generate(&Surroundings::default()), Surroundings::default());
-            let sealed = seal_record(&value, Kind::Snapshot, "snapshots/x", &keyring, &surroundings).unwrap();
+            let sealed = seal_record(&value, Kind::Snapshot, "commits/x", &keyring, &surroundings).unwrap();
             let open = |bytes: &[u8], kind, name: &str, keyring: &Keyring| open_record::<Vec<u8>>(bytes, kind, name, keyring);
-            prop_assert_eq!(open(&sealed, Kind::Snapshot, "snapshots/x", &keyring).unwrap(), value);
-            prop_assert!(open(&sealed, Kind::Snapshot, "snapshots/y", &keyring).is_err(), "renamed");
-            prop_assert!(open(&sealed, Kind::Registration, "snapshots/x", &keyring).is_err(), "another kind");
+            prop_assert_eq!(open(&sealed, Kind::Snapshot, "commits/x", &keyring).unwrap(), value);
+            prop_assert!(open(&sealed, Kind::Snapshot, "commits/y", &keyring).is_err(), "renamed");
+            prop_assert!(open(&sealed, Kind::Registration, "commits/x", &keyring).is_err(), "another kind");
             let other = Keyring::generate(&surroundings);
-            prop_assert!(open(&sealed, Kind::Snapshot, "snapshots/x", &other).is_err(), "another key");
+            prop_assert!(open(&sealed, Kind::Snapshot, "commits/x", &other).is_err(), "another key");
             let mut damaged = sealed.clone();
             let at = flip.index(damaged.len());
             damaged[at] ^= 1 << bit;
-            prop_assert!(open(&damaged, Kind::Snapshot, "snapshots/x", &keyring).is_err(), "flipped");
-            prop_assert!(open(&sealed[..at], Kind::Snapshot, "snapshots/x", &keyring).is_err(), "truncated");
+            prop_assert!(open(&damaged, Kind::Snapshot, "commits/x", &keyring).is_err(), "flipped");
+            prop_assert!(open(&sealed[..at], Kind::Snapshot, "commits/x", &keyring).is_err(), "truncated");
             damaged[at] ^= 1 << bit;
             damaged.push(0);
-            prop_assert!(open(&damaged, Kind::Snapshot, "snapshots/x", &keyring).is_err(), "extended");
+            prop_assert!(open(&damaged, Kind::Snapshot, "commits/x", &keyring).is_err(), "extended");
             // Damage that fixes the plain hash is caught by the AEAD.
             let mut forged = sealed[..sealed.len() - TRAILER_LEN].to_vec();
             let at = flip.index(forged.len());
             forged[at] ^= 1 << bit;
             write_trailer(&mut forged);
-            prop_assert!(open(&forged, Kind::Snapshot, "snapshots/x", &keyring).is_err(), "forged");
+            prop_assert!(open(&forged, Kind::Snapshot, "commits/x", &keyring).is_err(), "forged");
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::layout::{self, Name};
 use crate::registration::{WriterMode, test_semantics};
 use crate::slot::{SLOT_MAX, Slot};
 use crate::snapshot::{Snapshot, Timelines};
-use crate::store::{Created, Intent, Listed, Location, Store};
+use crate::store::{Created, Intent, Listed, Location, PutAside, Store};
 use crate::tree::{Splitter, TreeParameters};
 
 /// Key slots read at a time.
@@ -265,6 +265,13 @@ impl Repository {
     /// Whether it was opened with a secret that lets back up and restore, and neither forget nor delete.
     pub fn is_append_only(&self) -> bool {
         self.keyring().is_append_only()
+    }
+
+    /// Objects that couldn't be used and that operations of this handle and its clones could do without: damaged, made up
+    /// by whoever can write to the store, or of a newer build. Whatever was restored or listed in spite of them is sound,
+    /// but something newer may be hidden behind them: run a check.
+    pub fn put_aside(&self) -> Vec<PutAside> {
+        self.store().aside()
     }
 
     /// What a writer of blobs needs.

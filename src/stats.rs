@@ -58,8 +58,8 @@ impl Repository {
                 let usage = match Name::parse(&listed.name) {
                     Some(Name::Pack(_)) => &mut stats.packs,
                     Some(Name::Index(_)) => &mut stats.index,
-                    Some(Name::Snapshot(_)) => &mut stats.snapshots,
-                    Some(Name::Writer(_)) => &mut stats.writers,
+                    Some(Name::Commit(_)) => &mut stats.snapshots,
+                    Some(Name::Writer(_) | Name::WriterEnd(_)) => &mut stats.writers,
                     Some(
                         Name::Key(_) | Name::Config | Name::Kept(..) | Name::Collection(_) | Name::CollectionEnd(_),
                     ) => &mut stats.others,

@@ -74,7 +74,7 @@ impl<'a> Trees<'a> {
         // A root that can't be read was reported by the walk.
         let Ok(bytes) = nodes.read_node(&snapshot.root).await else { return Ok(()) };
         if decode_node(&bytes, "a root").is_ok_and(|root| root.total() != snapshot.entries) {
-            let record = Name::Snapshot(snapshot.record).to_string();
+            let record = Name::Commit(snapshot.record).to_string();
             let problem = "it states another number of entries than its tree has";
             self.findings.add_new(FindingKind::Inconsistent, &record, problem);
             self.findings.affect(&record, &snapshot.label);

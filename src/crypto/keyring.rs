@@ -191,9 +191,13 @@ impl Keyring {
     fn object_key(&self, kind: Kind, secret: &[u8; 32], salt: &Salt) -> Zeroizing<[u8; 32]> {
         let context = match kind {
             Kind::Pack | Kind::Index => SEAL_DATA,
-            Kind::Config | Kind::KeySlot | Kind::Registration | Kind::Snapshot | Kind::Collection | Kind::Kept => {
-                SEAL_RECORDS
-            }
+            Kind::Config
+            | Kind::KeySlot
+            | Kind::Registration
+            | Kind::RegistrationEnd
+            | Kind::Snapshot
+            | Kind::Collection
+            | Kind::Kept => SEAL_RECORDS,
         };
         let domain = Zeroizing::new(blake3::derive_key(context, secret));
         let mut hasher = blake3::Hasher::new_keyed(&domain);

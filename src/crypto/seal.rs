@@ -31,6 +31,7 @@ pub(crate) enum Kind {
     Snapshot = 6,
     Collection = 7,
     Kept = 8,
+    RegistrationEnd = 9,
 }
 
 impl Kind {
@@ -45,6 +46,7 @@ impl Kind {
             Self::Snapshot,
             Self::Collection,
             Self::Kept,
+            Self::RegistrationEnd,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }

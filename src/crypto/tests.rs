@@ -7,7 +7,7 @@ use super::*;
 use crate::error::{Error, Result};
 use crate::testing::{assert_golden, each_damage, fixed, keyring, stranger};
 
-const KINDS: [Kind; 8] = [
+const KINDS: [Kind; 9] = [
     Kind::Config,
     Kind::KeySlot,
     Kind::Pack,
@@ -16,6 +16,7 @@ const KINDS: [Kind; 8] = [
     Kind::Snapshot,
     Kind::Collection,
     Kind::Kept,
+    Kind::RegistrationEnd,
 ];
 const PARTS: [Part; 6] = [Part::Body, Part::Data, Part::Nodes, Part::Footer, Part::Page, Part::PackTable];
 
@@ -213,7 +214,7 @@ fn kinds_have_numbers() {
         assert_eq!(kind as u8, number);
         assert_eq!(Kind::from_number(number), Some(kind));
     }
-    assert!([0, 9, 255].iter().all(|number| Kind::from_number(*number).is_none()));
+    assert!([0, 10, 255].iter().all(|number| Kind::from_number(*number).is_none()));
     assert_eq!(PARTS.map(|part| part as u8), [0, 1, 2, 3, 4, 5]);
 }
 

@@ -91,10 +91,10 @@ impl Repository {
 
     /// Deletes the records of snapshots that were forgotten, but for those whose place a fenced writer may yet take.
     async fn delete_records(&self, plan: &Plan, ended: &Ended, report: &mut GcReport) -> Result<()> {
-        for name in self.timelines().names(None).await? {
+        for name in self.timelines().lines(None).await?.names {
             let is_condemned = Numbers::contain(&plan.records, &name.tag, name.number);
             if is_condemned && !Numbers::contain(&ended.pinned, &name.tag, name.number) {
-                report.records_deleted += u64::from(self.remove(Name::Snapshot(name), report).await?);
+                report.records_deleted += u64::from(self.remove(Name::Commit(name), report).await?);
             }
         }
         Ok(())

@@ -10,7 +10,7 @@
 //!
 //! - `objects`: config, keys, lists, collections, registrations. `records`: series. `packs`: segments and packs.
 //! - `view`: where blobs will be once all is done. `losses`: what can't be restored even then.
-//! - `carry_out`: the steps in order. `rewrite`: snapshots without what is lost.
+//! - `void`: giving numbers up. `carry_out`: the steps in order. `rewrite`: snapshots without what is lost.
 //!
 //! Invariants: nothing is deleted before what replaces it is durable, here or in
 //! the other copy; what can't be read at all is the exception, and goes only once
@@ -25,6 +25,7 @@ mod packs;
 mod records;
 mod rewrite;
 mod view;
+mod void;
 
 use std::sync::Arc;
 

@@ -7,6 +7,7 @@
 //! Invariant: nothing is ever overwritten. [`Store::create`] creates a name or
 //! reports that it exists; there is no other way to write.
 
+mod aside;
 mod location;
 mod temporary;
 
@@ -19,6 +20,7 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+pub use aside::PutAside;
 pub(crate) use location::Intent;
 pub use location::Location;
 
@@ -54,12 +56,23 @@ pub(crate) struct Store {
     shared_file_system: bool,
     /// The folder, where it is a local one.
     folder: Option<Arc<std::path::Path>>,
+    aside: Arc<aside::Aside>,
 }
 
 impl Store {
     /// How messages name this store.
     pub(crate) fn description(&self) -> &str {
         &self.description
+    }
+
+    /// Goes around an object that can't be used, and remembers that.
+    pub(crate) fn put_aside(&self, object: impl ToString, error: Error) {
+        self.aside.add(&object.to_string(), aside::reason(error));
+    }
+
+    /// Everything that was put aside through this handle and its clones.
+    pub(crate) fn aside(&self) -> Vec<PutAside> {
+        self.aside.list()
     }
 
     /// Creates `name` with `body`, which must be unlike what anyone else would write there.
