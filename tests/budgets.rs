@@ -72,13 +72,13 @@ async fn an_unchanged_backup() {
         &counting.take(),
         &[
             (Kind::List, "commits/", 4), // the series' buckets and the names in the newest, before registering and after
-            (Kind::Put, "writers/", 2),    // the registration, and again to see it refused
-            (Kind::List, "gc", 1),         // what was collected
-            (Kind::List, "kept/", 1),      // what still counts
+            (Kind::Put, "writers/", 2),  // the registration, and again to see it refused
+            (Kind::List, "gc", 1),       // what was collected
+            (Kind::List, "kept/", 1),    // what still counts
             (Kind::Get, "commits/", 1),  // the parent
             (Kind::List, "index", 1),
-            (Kind::Get, "index/", 1),     // the one segment, whole
-            (Kind::Get, "packs/", 1),     // the parent's nodes, which share a block
+            (Kind::Get, "index/", 1),   // the one segment, whole
+            (Kind::Get, "packs/", 1),   // the parent's nodes, which share a block
             (Kind::Put, "commits/", 1), // the commit
             (Kind::Delete, "writers/", 1),
         ],
