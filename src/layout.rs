@@ -5,6 +5,7 @@
 //! keys/<64 hex>
 //! packs/<2 hex>/<64 hex>                 the two digits repeat the id's first byte
 //! index/<64 hex>
+//! probes/<32 hex>
 //! writers/<32 hex>
 //! kept/<32 hex>/<k>                      k in 15 digits
 //! gc/<n>, gc/<n>-ended                   n in 15 digits
@@ -22,7 +23,7 @@
 use std::fmt;
 
 use crate::clock::Timestamp;
-use crate::id::{ObjectId, SeriesTag, WriterId};
+use crate::id::{ObjectId, ProbeId, SeriesTag, WriterId};
 
 /// How many snapshots share a folder.
 pub(crate) const BUCKET: u64 = 1000;
@@ -40,6 +41,8 @@ pub(crate) const PACKS: &str = "packs";
 pub(crate) const INDEX: &str = "index";
 /// The prefix of registrations.
 pub(crate) const WRITERS: &str = "writers";
+/// The prefix of what tests of a store's rights write; nothing reads it.
+pub(crate) const PROBES: &str = "probes";
 /// The prefix of snapshot records.
 pub(crate) const SNAPSHOTS: &str = "snapshots";
 /// The prefix of lists of snapshots that still count.
@@ -48,7 +51,7 @@ pub(crate) const KEPT: &str = "kept";
 pub(crate) const COLLECTIONS: &str = "gc";
 
 /// Every prefix; the config alone has none.
-pub(crate) const PREFIXES: [&str; 7] = [KEYS, PACKS, INDEX, WRITERS, SNAPSHOTS, KEPT, COLLECTIONS];
+pub(crate) const PREFIXES: [&str; 8] = [KEYS, PACKS, INDEX, WRITERS, PROBES, SNAPSHOTS, KEPT, COLLECTIONS];
 
 /// What the name of a collection's end ends with.
 const ENDED: &str = "-ended";
@@ -61,6 +64,7 @@ pub(crate) enum Name {
     Pack(ObjectId),
     Index(ObjectId),
     Writer(WriterId),
+    Probe(ProbeId),
     Snapshot(SnapshotName),
     /// Which snapshots of a series still count.
     Kept(SeriesTag, u64),
@@ -115,6 +119,7 @@ impl Name {
             (PACKS, Some(_)) => Name::Pack(ObjectId::parse(parts.next()?)?),
             (INDEX, Some(id)) => Name::Index(ObjectId::parse(id)?),
             (WRITERS, Some(id)) => Name::Writer(WriterId::parse(id)?),
+            (PROBES, Some(id)) => Name::Probe(ProbeId::parse(id)?),
             (KEPT, Some(tag)) => Name::Kept(SeriesTag::parse(tag)?, parse_number(parts.next()?)?),
             (COLLECTIONS, Some(number)) => match number.strip_suffix(ENDED) {
                 Some(number) => Name::CollectionEnd(parse_number(number)?),
@@ -142,6 +147,7 @@ impl fmt::Display for Name {
             Name::Pack(id) => write!(f, "{PACKS}/{:02x}/{id}", id.as_bytes()[0]),
             Name::Index(id) => write!(f, "{INDEX}/{id}"),
             Name::Writer(id) => write!(f, "{WRITERS}/{id}"),
+            Name::Probe(id) => write!(f, "{PROBES}/{id}"),
             Name::Kept(tag, number) => write!(f, "{}/{number:015}", kept_prefix(tag)),
             Name::Collection(number) => write!(f, "{COLLECTIONS}/{number:015}"),
             Name::CollectionEnd(number) => write!(f, "{COLLECTIONS}/{number:015}{ENDED}"),
@@ -228,6 +234,7 @@ mod tests {
             id.clone().prop_map(Name::Pack),
             id.prop_map(Name::Index),
             any::<[u8; 16]>().prop_map(|id| Name::Writer(WriterId::new(id))),
+            any::<[u8; 16]>().prop_map(|id| Name::Probe(ProbeId::new(id))),
             (any::<[u8; 16]>(), 1..=NUMBER_MAX).prop_map(|(tag, number)| Name::Kept(SeriesTag::new(tag), number)),
             (1..=NUMBER_MAX).prop_map(Name::Collection),
             (1..=NUMBER_MAX).prop_map(Name::CollectionEnd),

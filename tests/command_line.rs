@@ -473,3 +473,19 @@ fn damage_is_repaired_from_a_copy_or_given_up() {
     setting.succeed(&["check", "--read-data"]);
     setting.succeed(&["backup", "--heal", "source"]);
 }
+
+#[test]
+fn rights_are_probed_without_a_secret_and_held_against_what_is_expected() {
+    let setting = Setting::new();
+    fs::create_dir(setting.path("repository")).unwrap();
+    let probe = |arguments: &[&str]| setting.command(arguments).env_remove("BACKSTOP_KEY_FILE").output().unwrap();
+    let (out, _) = expect(&probe(&["probe", "--expect", "administrator"]), 0);
+    assert!(out.contains("delete                   allowed") && out.contains("as expected"), "{out}");
+    let (out, _) = expect(&probe(&["probe", "--expect", "append-only"]), 1);
+    assert!(out.contains("allowed  too much") && out.contains("2 rights are not as expected"), "{out}");
+    let (out, _) = expect(&probe(&["--json", "probe", "--expect", "append-only"]), 1);
+    let told = &objects(&out)[0];
+    assert_eq!(told["too_much"], serde_json::json!(["overwrite", "delete"]), "{told}");
+    assert_eq!((&told["create_again"], &told["left"]), (&"refused".into(), &Value::Null), "{told}");
+    assert_eq!(fs::read_dir(setting.path("repository/probes")).map_or(0, Iterator::count), 0, "nothing is left");
+}

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use backstop::{Key, Moment};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use retention::{ForgetArguments, GcArguments, UndeleteArguments};
 
@@ -95,6 +95,8 @@ pub(crate) enum Command {
     /// Manages the secrets that open the repository
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Tests what the present credentials allow on the store; needs no passphrase or key
+    Probe(ProbeArguments),
     /// Shows what the repository takes up
     Stats,
     /// Merges small packs and index segments, such as a feed makes
@@ -112,6 +114,24 @@ pub(crate) struct MergeArguments {
     /// Only tell what there is to merge
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArguments {
+    /// Ends with status 1 if the credentials allow more or less than this
+    #[arg(long, value_name = "ACCESS", value_enum)]
+    pub(crate) expect: Option<Expected>,
+}
+
+/// What a client of the store should be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expected {
+    /// List, create and read; neither overwrite nor delete
+    AppendOnly,
+    /// List, create, read and delete
+    Administrator,
+    /// List and read
+    ReadOnly,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,10 @@
 
 use backstop::{
     BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, ForgetPlan, ForgetReport,
-    ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeySlot, MergePlan, MergeReport, Metadata, PackFate, PackReason,
-    Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository, RepositoryStats, RestoreReport,
-    Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, Timestamp, Usage, WaitingFor,
+    ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeySlot, MergePlan, MergeReport, Metadata, Mismatch, PackFate,
+    PackReason, Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository, RepositoryStats,
+    RestoreReport, Right, Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, StoreOperation, StoreRights,
+    Timestamp, Usage, WaitingFor,
 };
 use serde_json::{Map, Value, json};
 
@@ -52,6 +53,39 @@ pub(crate) fn failure(path: &str, reason: &str) -> Value {
 
 pub(crate) fn created(repository: &Repository, location: &str) -> Value {
     json!({"type": "repository", "id": repository.id().to_string(), "location": location})
+}
+
+pub(crate) fn rights(rights: &StoreRights, mismatches: &[(StoreOperation, Mismatch)]) -> Value {
+    let mut value = json!({"type": "rights", "left": rights.left});
+    for (operation, right) in rights.all() {
+        value[operation_name(operation)] = right_name(right).into();
+    }
+    let named = |kind| mismatches.iter().filter(move |(_, mismatch)| *mismatch == kind);
+    let names = |kind| named(kind).map(|(operation, _)| operation_name(*operation)).collect::<Vec<_>>();
+    value["too_much"] = json!(names(Mismatch::TooMuch));
+    value["too_little"] = json!(names(Mismatch::TooLittle));
+    value["unknown"] = json!(names(Mismatch::Unknown));
+    value
+}
+
+fn operation_name(operation: StoreOperation) -> &'static str {
+    match operation {
+        StoreOperation::List => "list",
+        StoreOperation::Create => "create",
+        StoreOperation::Read => "read",
+        StoreOperation::CreateAgain => "create_again",
+        StoreOperation::Overwrite => "overwrite",
+        StoreOperation::Delete => "delete",
+        _ => "other",
+    }
+}
+
+fn right_name(right: &Right) -> &'static str {
+    match right {
+        Right::Allowed => "allowed",
+        Right::Refused => "refused",
+        _ => "unknown",
+    }
 }
 
 pub(crate) fn backup(report: &BackupReport) -> Value {

@@ -5,9 +5,11 @@
 //! only as text and bodies only as bytes.
 //!
 //! Invariant: nothing is ever overwritten. [`Store::create`] creates a name or
-//! reports that it exists; there is no other way to write.
+//! reports that it exists; there is no other way to write, but for a probe of
+//! rights, which tries it on an object of its own.
 
 mod location;
+mod rights;
 mod temporary;
 
 use std::ops::Range;
@@ -21,6 +23,7 @@ use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload}
 
 pub(crate) use location::Intent;
 pub use location::Location;
+pub use rights::{Mismatch, Right, StoreAccess, StoreOperation, StoreRights};
 
 use crate::error::{Error, Result};
 
@@ -119,7 +122,11 @@ impl Store {
     }
 
     async fn put_once(&self, name: &str, body: Bytes) -> object_store::Result<()> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.put_mode(name, body, PutMode::Create).await
+    }
+
+    async fn put_mode(&self, name: &str, body: Bytes, mode: PutMode) -> object_store::Result<()> {
+        let options = PutOptions { mode, ..PutOptions::default() };
         self.inner.put_opts(&path(name), PutPayload::from_bytes(body), options).await.map(drop)
     }
 
@@ -232,14 +239,26 @@ fn expect_length(bytes: Bytes, expected: u64, name: &str) -> Result<Bytes> {
 
 fn is_retryable(failure: &object_store::Error) -> bool {
     let may_pass = matches!(failure, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. });
-    may_pass && !is_storage_full(failure)
+    may_pass && !is_storage_full(failure) && !is_denied(failure)
+}
+
+/// Whether the store doesn't let these credentials do what was asked; a local one says so in its own way.
+fn is_denied(failure: &object_store::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(failure, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
+        || has_io_kind(failure, &[PermissionDenied, ReadOnlyFilesystem])
 }
 
 /// Whether an error was caused by a full disk.
 fn is_storage_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    has_io_kind(error, &[std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded])
+}
+
+/// Whether an error was caused by the operating system's answer, of one of these kinds.
+fn has_io_kind(error: &(dyn std::error::Error + 'static), kinds: &[std::io::ErrorKind]) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+        .any(|error| kinds.contains(&error.kind()))
 }
 
 fn store_error(operation: &'static str, name: &str, failure: object_store::Error) -> Error {
