@@ -273,6 +273,22 @@ pub(crate) struct RestoreArguments {
     /// Says what would be done and changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Leaves what is restored to whoever restores, instead of giving it its owners and groups
+    #[arg(long)]
+    pub(crate) no_owners: bool,
+
+    /// Leaves out fifos, sockets and device nodes
+    #[arg(long)]
+    pub(crate) no_special: bool,
+
+    /// Leaves out set-user-id, set-group-id and capabilities of files
+    #[arg(long)]
+    pub(crate) no_set_id: bool,
+
+    /// Leaves out extended attributes, but for access control lists
+    #[arg(long)]
+    pub(crate) no_xattrs: bool,
 }
 
 #[derive(Debug, Args)]

@@ -215,6 +215,7 @@ pub(crate) fn restore(report: &RestoreReport, snapshot: &Snapshot, dry_run: bool
         "files": report.files,
         "folders": report.folders,
         "others": report.others,
+        "left_out": report.left_out,
         "bytes": report.bytes,
         "bytes_written": report.bytes_written,
         "unchanged": report.unchanged,

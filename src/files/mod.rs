@@ -30,10 +30,12 @@ mod tests;
 pub use metadata::{FileTime, LinkGroup, Metadata, Posix};
 
 pub(crate) use self::{
+    apply::Scope,
     destination::Destination,
     found::Found,
     owners::Owners,
     restored::RestoredFile,
     source::{FileSource, Segment},
+    stat::Stat,
     walk::{Unreadable, Walk, WalkOptions},
 };

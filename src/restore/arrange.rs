@@ -13,7 +13,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::files::{LinkGroup, Metadata};
+use crate::files::{LinkGroup, Metadata, Stat};
 use crate::id::BlobId;
 use crate::restore::compare::{Part, Special, Work};
 use crate::restore::entries::{Content, Item, Listed};
@@ -50,6 +50,8 @@ pub(super) struct Counts {
     pub(super) folders: u64,
     pub(super) others: u64,
     pub(super) bytes: u64,
+    /// Of `others`, those that were left out by choice.
+    pub(super) left_out: u64,
 }
 
 /// Another name of a file.
@@ -200,10 +202,15 @@ impl Arranger {
                 self.other(other, content, out)
             }
             Ok(None) => {
+                let taken = if self.session.dry_run {
+                    Ok(())
+                } else {
+                    self.session.destination().and_then(|to| to.take_over_root(&metadata))
+                };
                 if let Some(root) = self.open.first_mut() {
                     (root.name, root.metadata) = (Some(name.clone()), Some(metadata));
                 }
-                Ok(())
+                taken
             }
             Err(error) => Err(error),
         };
@@ -246,9 +253,9 @@ impl Arranger {
 
     fn enter(&mut self, key: &Key, name: Option<&Key>, metadata: Option<Metadata>) -> Result<()> {
         self.pass(key);
-        let there = self.is_there(key, EntryKind::Folder, None)?;
+        let there = self.is_there(key, EntryKind::Folder, None, None)?;
         if !self.session.dry_run {
-            self.session.destination()?.create_folder(key)?;
+            self.session.destination()?.create_folder(key, metadata.as_ref())?;
         }
         let names = if self.delete && there {
             Some(self.session.destination()?.list(Some(key))?.into_iter().peekable())
@@ -298,14 +305,23 @@ impl Arranger {
     }
 
     /// Whether a thing of this kind stands at `key`, after taking away anything else.
-    fn is_there(&mut self, key: &Key, kind: EntryKind, group: Option<LinkGroup>) -> Result<bool> {
+    fn is_there(
+        &mut self,
+        key: &Key,
+        kind: EntryKind,
+        group: Option<LinkGroup>,
+        metadata: Option<&Metadata>,
+    ) -> Result<bool> {
         if self.open.last().is_some_and(|folder| folder.new) {
             return Ok(false);
         }
         let Some(stat) = self.session.destination()?.inspect(key)? else { return Ok(false) };
         let several = stat.names > 1 && kind != EntryKind::Folder;
         // What has other names besides may only stay if the snapshot, too, says that it has several.
-        let is_strange = several && (group.is_none() || !self.claimed.insert((stat.device, stat.inode)));
+        let is_strange = several && (group.is_none() || !self.claimed.insert((stat.device, stat.inode)))
+            || kind == EntryKind::File
+                && stat.kind == kind
+                && metadata.is_some_and(|metadata| self.is_exposed(key, &stat, metadata));
         if stat.kind == kind && !is_strange {
             return Ok(true);
         }
@@ -320,9 +336,19 @@ impl Arranger {
         Ok(false)
     }
 
+    /// Whether a file is to be made anew, since somebody else may hold the one that stands there open.
+    fn is_exposed(&self, key: &Key, stat: &Stat, metadata: &Metadata) -> bool {
+        // What can't be looked at shows when it is opened.
+        self.session.destination().and_then(|to| to.is_exposed(key, stat, metadata)).unwrap_or_default()
+    }
+
     fn other(&mut self, other: Other, content: Content, out: &mut Arranged) -> Result<()> {
         self.approach(&other.key, out)?;
         self.pass(&other.key);
+        if !self.session.special_files && !matches!(other.kind, EntryKind::File | EntryKind::Symlink) {
+            self.counts.left_out += 1;
+            return Ok(());
+        }
         let leads = match self.role(&other, &content) {
             Role::Link(link) => {
                 out.links.push(link);
@@ -331,7 +357,7 @@ impl Arranger {
             Role::First(group) => Some(group),
             Role::Only => None,
         };
-        let placed = self.is_there(&other.key, other.kind, leads);
+        let placed = self.is_there(&other.key, other.kind, leads, Some(&other.metadata));
         let work = placed.and_then(|there| self.work(other, content, leads, there));
         if let (Err(_), Some(group)) = (&work, leads) {
             self.session.lose(group);

@@ -20,7 +20,7 @@ pub(crate) async fn restore(
 ) -> Result<Done, Trouble> {
     let repository = connection::open(global).await?;
     let snapshot = repository.find(&arguments.target.snapshot).await?;
-    let options = RestoreOptions::default().with_delete(arguments.delete).with_dry_run(arguments.dry_run);
+    let options = options(arguments);
     let watch = Watch::start(global);
     let (path, destination) = (arguments.target.path.as_ref(), &arguments.destination);
     let operation = repository.restore(&snapshot, path, destination, &options, watch.progress());
@@ -32,6 +32,16 @@ pub(crate) async fn restore(
         || describe(&report, &snapshot, arguments, global.verbose),
     )?;
     Ok(if report.is_partial() { Done::Partial } else { Done::Complete })
+}
+
+fn options(arguments: &RestoreArguments) -> RestoreOptions {
+    RestoreOptions::default()
+        .with_delete(arguments.delete)
+        .with_dry_run(arguments.dry_run)
+        .with_owners(!arguments.no_owners)
+        .with_special_files(!arguments.no_special)
+        .with_set_id(!arguments.no_set_id)
+        .with_extended_attributes(!arguments.no_xattrs)
 }
 
 fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArguments, verbose: bool) -> String {
@@ -55,6 +65,10 @@ fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArgu
         let folders = human::counted(report.folders, "folder", "folders");
         let others = human::counted(report.others, "link or special file", "links and special files");
         text.push_str(&format!("\n  {folders}, {others}"));
+    }
+    if report.left_out > 0 {
+        let left_out = human::counted(report.left_out, "special file was", "special files were");
+        text.push_str(&format!("\n{left_out} left out, as asked for"));
     }
     if report.is_partial() {
         let failures = human::counted(report.failure_count, "path", "paths");
