@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Where the repository is: a path, file:///…, s3://…, gs://…, az://…
-    #[arg(short, long, global = true, value_name = "URL", env = "BACKSTOP_REPOSITORY")]
+    #[arg(short, long, global = true, value_name = "URL", env = "BACKSTOP_REPOSITORY", hide_env_values = true)]
     pub(crate) repository: Option<String>,
 
     /// Takes the passphrase from the first line of a file [env: BACKSTOP_PASSPHRASE, the passphrase itself]

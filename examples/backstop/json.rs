@@ -14,6 +14,7 @@ use backstop::{
 use serde_json::{Map, Value, json};
 
 use crate::commands::Difference;
+use crate::human;
 
 /// Where an operation stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -41,6 +42,20 @@ impl Progress {
             "failures": self.failures,
         })
     }
+}
+
+/// An object on one line, in which everything is escaped that a terminal would not show as it is.
+pub(crate) fn line(object: &Value) -> String {
+    let text = object.to_string();
+    if !text.chars().any(human::is_hidden) {
+        return text;
+    }
+    // Outside of strings JSON is ASCII that can be seen.
+    let escape = |line: String, c: char| match human::is_hidden(c) {
+        true => c.encode_utf16(&mut [0; 2]).iter().fold(line, |line, unit| line + &format!("\\u{unit:04x}")),
+        false => line + c.encode_utf8(&mut [0; 4]),
+    };
+    text.chars().fold(String::new(), escape)
 }
 
 pub(crate) fn error(message: &str, causes: &[String], hint: Option<&str>) -> Value {

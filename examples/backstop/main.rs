@@ -11,6 +11,7 @@ mod interrupt;
 mod json;
 mod log;
 mod output;
+mod process;
 mod progress;
 mod secret;
 mod selector;
@@ -33,6 +34,7 @@ mod status {
 }
 
 fn main() -> ExitCode {
+    process::protect();
     let arguments = Arguments::parse();
     let json = arguments.global.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

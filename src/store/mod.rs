@@ -8,6 +8,7 @@
 //! reports that it exists; there is no other way to write, but for a probe of
 //! rights, which tries it on an object of its own.
 
+mod local;
 mod location;
 mod rights;
 mod temporary;
@@ -176,7 +177,12 @@ impl Store {
     }
 
     /// Every object under `prefix`, in no order.
+    ///
+    /// All of them are held in memory, some hundred bytes each.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        if let Some(folder) = &self.folder {
+            return local::list(folder, prefix).await;
+        }
         let path = path(prefix);
         self.retry("list", prefix, || {
             self.inner
@@ -189,6 +195,9 @@ impl Store {
 
     /// The folders directly under `prefix`, as full names, in no order.
     pub(crate) async fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
+        if let Some(folder) = &self.folder {
+            return local::list_folders(folder, prefix).await;
+        }
         let path = path(prefix);
         let listed = self.retry("list", prefix, || self.inner.list_with_delimiter(Some(&path))).await?;
         Ok(listed.common_prefixes.iter().map(ToString::to_string).collect())
@@ -275,10 +284,14 @@ fn failed(operation: &'static str, name: &str, failure: object_store::Error, ret
     Error::Store {
         operation,
         object: name.to_owned(),
-        advice: if is_storage_full(&failure) {
-            ": it is full; nothing committed is lost, free some space and run it again"
-        } else {
-            ""
+        advice: match &failure {
+            failure if is_storage_full(failure) => {
+                ": it is full; nothing committed is lost, free some space and run it again"
+            }
+            object_store::Error::InvalidPath { .. } => {
+                ": something there has a name that no object can have; delete it with the store's own tools"
+            }
+            _ => "",
         },
         retryable,
         source: Box::new(failure),

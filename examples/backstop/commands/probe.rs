@@ -56,5 +56,5 @@ fn summary(rights: &StoreRights, expected: Option<Expected>, mismatches: &[(Stor
             lines.push(format!("{rights} not as expected; change the credentials' policy"));
         }
     }
-    human::visible_lines(&lines.join("\n"))
+    lines.join("\n")
 }

@@ -52,9 +52,10 @@ fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArgu
         None => destination.clone(),
     };
     let mut text = format!(
-        "{} {snapshot} to {}: {}, {}; {} written, {} unchanged, {} removed",
+        "{} {} to {}: {}, {}; {} written, {} unchanged, {} removed",
         if arguments.dry_run { "dry run, would restore" } else { "restored" },
-        place.display(),
+        human::visible(&snapshot.to_string()),
+        human::visible(&place.display().to_string()),
         human::counted(report.files, "file", "files"),
         human::bytes(report.bytes),
         human::bytes(report.bytes_written),
@@ -74,5 +75,5 @@ fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArgu
         let failures = human::counted(report.failure_count, "path", "paths");
         text.push_str(&format!("\npartial: {failures} could not be restored, see the warnings; run it again to go on"));
     }
-    human::visible_lines(&text)
+    text
 }
