@@ -84,7 +84,7 @@ fn children(folder: &Path, name: &str) -> Result<Vec<Child>> {
             Err(error) if is_gone(&error) || Errno::from_io_error(&error) == Some(Errno::LOOP) => continue,
             Err(error) => return Err(Error::file("look up", path, error)),
         };
-        let length = metadata.is_file().then(|| metadata.len());
+        let length = metadata.is_file().then_some(metadata.len());
         if length.is_some() || metadata.is_dir() {
             let name = format!("{name}/{last}");
             let link = (metadata.is_dir() && path.is_symlink()).then(|| (metadata.dev(), metadata.ino()));
