@@ -63,6 +63,11 @@ impl Destination {
         path_of(&self.path, key)
     }
 
+    /// The folder that is restored into, for people.
+    pub(crate) fn root(&self) -> &Path {
+        &self.path
+    }
+
     /// The state of what stands at `key`, if anything does.
     pub(crate) fn inspect(&self, key: &Key) -> Result<Option<Stat>> {
         match self.at(key).and_then(|(folder, name)| Place::named(&folder, name).stat()) {

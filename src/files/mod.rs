@@ -20,6 +20,7 @@ mod place;
 mod remove;
 mod restored;
 mod roots;
+mod scratch;
 mod source;
 mod stat;
 mod walk;
@@ -35,6 +36,7 @@ pub(crate) use self::{
     found::Found,
     owners::Owners,
     restored::RestoredFile,
+    scratch::{Range, Scratch},
     source::{FileSource, Segment},
     stat::Stat,
     walk::{Unreadable, Walk, WalkOptions},

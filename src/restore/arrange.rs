@@ -13,7 +13,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::files::{LinkGroup, Metadata, Stat};
+use crate::files::{LinkGroup, Metadata, Range, Scratch, Stat};
 use crate::id::BlobId;
 use crate::restore::compare::{Part, Special, Work};
 use crate::restore::entries::{Content, Item, Listed};
@@ -94,7 +94,8 @@ struct OpenFolder {
 
 /// The first name of a file that has several.
 struct Leader {
-    key: Key,
+    /// Its path in the destination, kept aside.
+    path: Range,
     content: BlobId,
 }
 
@@ -124,6 +125,8 @@ pub(super) struct Arranger {
     /// Below this nothing can be restored, and why.
     barred: Option<(Key, &'static str)>,
     leaders: HashMap<LinkGroup, Leader>,
+    /// Their paths: there may be millions, of 4 KiB each.
+    paths: Scratch,
     /// Files with several names that stand in the destination and are already one of the snapshot's.
     claimed: HashSet<(u64, u64)>,
     /// The large file that came last, and whether its first pieces have come.
@@ -137,6 +140,9 @@ impl Arranger {
     pub(super) fn new(session: &Arc<Session>, selection: Selection) -> Result<Self> {
         let delete = session.delete && !matches!(selection, Selection::Alone);
         let new = !session.has_destination();
+        // A dry run writes nothing where it looks.
+        let aside = session.destination().ok().filter(|_| !session.dry_run).map(|to| to.root().to_owned());
+        let paths = Scratch::new(aside.unwrap_or_else(std::env::temp_dir));
         let names = if delete && !new { Some(session.destination()?.list(None)?.into_iter().peekable()) } else { None };
         Ok(Self {
             session: Arc::clone(session),
@@ -144,6 +150,7 @@ impl Arranger {
             open: vec![OpenFolder { key: None, name: None, metadata: None, new, names }],
             barred: None,
             leaders: HashMap::new(),
+            paths,
             claimed: HashSet::new(),
             large: None,
             delete,
@@ -349,7 +356,7 @@ impl Arranger {
             self.counts.left_out += 1;
             return Ok(());
         }
-        let leads = match self.role(&other, &content) {
+        let leads = match self.role(&other, &content)? {
             Role::Link(link) => {
                 out.links.push(link);
                 return Ok(());
@@ -367,23 +374,25 @@ impl Arranger {
     }
 
     /// Whether this is a further name of something that was there before.
-    fn role(&mut self, other: &Other, content: &Content) -> Role {
-        let Some(group) = other.metadata.posix.as_ref().and_then(|posix| posix.links) else { return Role::Only };
+    fn role(&mut self, other: &Other, content: &Content) -> Result<Role> {
+        let Some(group) = other.metadata.posix.as_ref().and_then(|posix| posix.links) else { return Ok(Role::Only) };
+        let fail = |error| Error::file("keep aside the names of", other.key.to_string(), error);
         let content = self.identity(other.kind, content);
-        match self.leaders.get(&group) {
+        Ok(match self.leaders.get(&group) {
             Some(leader) if leader.content == content => Role::Link(Link {
                 key: other.key.clone(),
                 name: other.name.clone(),
-                to: leader.key.clone(),
+                to: Key::from_path(self.paths.get(leader.path).map_err(fail)?)?,
                 group,
                 is_file: other.kind == EntryKind::File,
             }),
             Some(_) => Role::Only,
             None => {
-                self.leaders.insert(group, Leader { key: other.key.clone(), content });
+                let path = self.paths.add(&other.key.as_path_bytes()).map_err(fail)?;
+                self.leaders.insert(group, Leader { path, content });
                 Role::First(group)
             }
-        }
+        })
     }
 
     fn work(&mut self, other: Other, content: Content, leads: Option<LinkGroup>, there: bool) -> Result<Option<Work>> {

@@ -8,7 +8,8 @@
 //! A window is a bounded number of entries and pieces in the order of paths,
 //! which is also that of the blocks in packs. While one window is fetched the
 //! next is made ready, so memory has a bound whatever the snapshot's size (but
-//! for 100 bytes a file with several names). Nothing is recorded on the side:
+//! for 100 bytes a file with several names, whose path is kept in a file that
+//! has no name). Nothing is recorded on the side:
 //! what stands in the destination is compared, so a restore that was stopped is
 //! continued by doing it again.
 //!
