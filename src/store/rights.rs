@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use object_store::{Error as Failure, ObjectStoreExt, PutMode};
 
 use crate::clock::Surroundings;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::ProbeId;
 use crate::layout::{self, Name};
 use crate::store::{Intent, Location, Store, is_denied, path};
@@ -265,7 +265,7 @@ fn right(result: Result<()>) -> Right {
 }
 
 /// What a failure says of a right.
-fn refusal(error: &crate::Error) -> Right {
+fn refusal(error: &Error) -> Right {
     match failure(error) {
         Some(failure) if is_denied(failure) || exists(error) => Right::Refused,
         Some(failure) => Right::Unknown(failure.to_string()),
@@ -274,11 +274,11 @@ fn refusal(error: &crate::Error) -> Right {
 }
 
 /// Whether a store said that the name exists, or that the condition of a put doesn't hold.
-fn exists(error: &crate::Error) -> bool {
+fn exists(error: &Error) -> bool {
     matches!(failure(error), Some(Failure::AlreadyExists { .. } | Failure::Precondition { .. }))
 }
 
-fn failure(error: &crate::Error) -> Option<&Failure> {
+fn failure(error: &Error) -> Option<&Failure> {
     std::error::Error::source(error)?.downcast_ref()
 }
 
