@@ -230,7 +230,10 @@ impl FileJob {
         let state = self.state();
         if state.failed && state.created {
             // If this fails too, the file is still private and without its time: nothing that looks right.
-            drop(session.destination().and_then(|destination| destination.remove(&self.key)));
+            drop(session.destination().and_then(|destination| match destination.inspect(&self.key)? {
+                Some(stat) if state.identity == Some((stat.device, stat.inode)) => destination.remove(&self.key),
+                _ => Ok(0), // what has taken its place isn't ours
+            }));
         }
     }
 

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::arrange::{Arranger, Selection};
 use super::compare::compare;
 use super::entries::{Content, Item, Listed};
+use super::file::{Chunk, FileJob};
 use super::session::Session;
 use super::{RestoreOptions, links};
 use crate::clock::Surroundings;
@@ -117,4 +118,23 @@ fn the_names_of_very_many_linked_files_are_found_again() {
         assert_eq!(link.to, Key::from_path(format!("{above}/a{number:04}")).unwrap());
     }
     assert_eq!(session.take_failures().1, 0);
+}
+
+#[test]
+fn what_took_the_place_of_a_file_under_way_is_neither_written_nor_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = Arc::new(Keyring::generate(&Surroundings::default()));
+    let destination = Destination::create(dir.path()).unwrap();
+    let session = Session::new(Some(destination), &keyring, &RestoreOptions::default(), Arc::new(NoProgress));
+    let key = Key::from_path("secret").unwrap();
+    let job = Arc::new(FileJob::new(key.clone(), key, 12, Metadata::default(), false, true, None));
+    (0..2).for_each(|_| job.expect_part());
+    let part = |offset, text: &'static [u8]| [Chunk { offset, repeat: 1, bytes: Ok(Bytes::from_static(text)) }];
+    job.write_part(&session, &part(0, b"first!"));
+    fs::rename(dir.path().join("secret"), dir.path().join("moved")).unwrap();
+    fs::write(dir.path().join("secret"), "planted").unwrap();
+    job.write_part(&session, &part(6, b"second"));
+    job.all_planned(&session);
+    assert_eq!(session.take_failures().1, 1);
+    assert_eq!(fs::read(dir.path().join("secret")).unwrap(), b"planted");
 }

@@ -111,6 +111,20 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+    use crate::store::{Intent, Location, Store};
+
+    #[tokio::test]
+    async fn a_client_that_stops_at_an_impossible_name_is_told_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("gc")).unwrap();
+        fs::write(dir.path().join("gc/a\u{1}"), "").unwrap();
+        let client = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
+        let client: std::sync::Arc<dyn object_store::ObjectStore> = std::sync::Arc::new(client);
+        let error = Store::connect(&Location::from(client), Intent::Open).unwrap().list("gc").await.unwrap_err();
+        assert!(error.to_string().contains("delete it with the store's own tools"), "{error}");
+        let own = Store::connect(&Location::from(dir.path()), Intent::Open).unwrap();
+        assert!(own.list("gc").await.unwrap().is_empty());
+    }
 
     #[tokio::test]
     async fn what_is_there_is_listed_and_what_no_object_can_be_is_passed_over() {
