@@ -114,7 +114,7 @@ pub use files::{FileTime, LinkGroup, Metadata, Posix};
 pub use forget::{ForgetOptions, ForgetPlan, ForgetReport, ForgottenSnapshot, SnapshotDecision};
 pub use gc::{GcOptions, GcPlan, GcReport, PackFate, PackReason, WaitingFor};
 pub use history::{HistoryOptions, Revision};
-pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
+pub use id::{BlobId, ObjectId, ProbeId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use merge::{MergePlan, MergeReport};
 pub use progress::{NoProgress, Phase, Progress};
 pub use registration::WriterMode;
@@ -126,6 +126,10 @@ pub use slot::{KeyKind, KeySlot};
 pub use snapshot::{Failure, Moment, Origin, Snapshot, SnapshotStats};
 pub use snapshots::Selector;
 pub use stats::{RepositoryStats, Usage};
+<<<<<<< HEAD
 pub use store::{Location, PutAside};
+=======
+pub use store::{Location, Mismatch, Right, StoreAccess, StoreOperation, StoreRights};
+>>>>>>> edge
 pub use tree::{Change, Entry, EntryKind, Key, Payload, Piece, SequenceRoot};
 pub use writer::{CommitOptions, Start, Writer, WriterOptions};

@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use backstop::{
     CheckOptions, Error, FeedOptions, ForgetOptions, GcOptions, GcReport, Key, Metadata, OpenOptions, PackReason,
-    Repository, RetentionPolicy, Secret, Snapshot, WriterOptions,
+    Repository, RetentionPolicy, Secret, Snapshot, StoreRights, WriterOptions,
 };
-use common::{Fault, FaultyStore, Kind, Random, Reply};
+use common::{Fault, FaultyStore, Kind, Random, Reply, RestrainedStore};
 use helpers::{
     Folder, SetClock, backup, backup_with, contents, create, dump, memory, names, open, quiet, read, series, snapshot,
 };
@@ -462,4 +462,20 @@ async fn operations_can_be_spawned() {
         repository.gc(plan, quiet()).await
     });
     assert!(life.await.unwrap().unwrap().finished);
+}
+
+#[tokio::test]
+async fn what_probes_left_behind_is_tidied() {
+    let store = memory();
+    let repository = create(&store).await;
+    let rights =
+        StoreRights::probe(RestrainedStore::append_only(std::sync::Arc::clone(&store)).shared()).await.unwrap();
+    assert_eq!(names(&store, "probes").await, [rights.left.unwrap()]);
+    let checked = repository.check(&CheckOptions::default(), quiet()).await.unwrap();
+    assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+    assert_eq!(repository.stats().await.unwrap().foreign.objects, 0);
+    let (_folder, _) = life(&repository, 2).await;
+    forget(&repository, &[1]).await;
+    collect(&repository).await;
+    assert!(names(&store, "probes").await.is_empty());
 }

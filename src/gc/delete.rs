@@ -50,6 +50,7 @@ impl Repository {
         self.delete_records(&plan, &ended, report).await?;
         self.tidy_lists(report).await?;
         self.tidy_slots(report).await?;
+        self.tidy_probes(report).await?;
         report.temporary_files = self.store().sweep_temporary(self.surroundings().clock.now()).await?;
         let ended = collections.end(number, ended).await?;
         // Only now, and only those of which it is written down where their records may yet be put.
@@ -118,6 +119,16 @@ impl Repository {
         for (id, slot) in self.slots().await? {
             if slot.repository() != self.id() && id != self.slot() {
                 self.remove(Name::Key(id), report).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Deletes what tests of the store's rights left behind; one that runs is told that its object is gone, no more.
+    async fn tidy_probes(&self, report: &mut GcReport) -> Result<()> {
+        for listed in self.store().list(layout::PROBES).await? {
+            if let Some(name @ Name::Probe(_)) = Name::parse(&listed.name) {
+                self.remove(name, report).await?;
             }
         }
         Ok(())

@@ -29,15 +29,16 @@ pub(crate) async fn check(global: &Global, arguments: &CheckArguments, output: &
 }
 
 fn describe_finding(finding: &Finding) -> String {
-    let mut text = format!("{}: {}: {}", json::finding_kind(finding.kind), finding.object, finding.problem);
+    let (object, problem) = (human::visible(&finding.object), human::visible(&finding.problem));
+    let mut text = format!("{}: {object}: {problem}", json::finding_kind(finding.kind));
     for affected in &finding.affected {
-        text.push_str(&format!("\n  affects {affected}"));
+        text.push_str(&format!("\n  affects {}", human::visible(affected)));
     }
     let more = finding.affected_count.saturating_sub(finding.affected.len() as u64);
     if more > 0 {
         text.push_str(&format!("\n  and {} more", human::count(more)));
     }
-    human::visible_lines(&text)
+    text
 }
 
 fn describe(report: &CheckReport, verbose: bool) -> String {
