@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, SeriesTag, WriterId};
@@ -37,6 +37,13 @@ pub(crate) struct CollectionRecord {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     pub(crate) body: CollectionBody,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for CollectionRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// Whether it begins a collection or ends one.
@@ -265,7 +272,8 @@ impl Collections {
     async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<Created> {
         let name = name.to_string();
         let Parts { store, keyring, surroundings, .. } = &self.parts;
-        let record = CollectionRecord { number, time: surroundings.clock.now(), body };
+        let (time, extensions) = (surroundings.clock.now(), Extensions::default());
+        let record = CollectionRecord { number, time, body, extensions };
         let sealed = object::seal_signed(&record, Kind::Collection, &name, keyring, surroundings)?;
         if sealed.len() as u64 > object::RECORD_MAX {
             return Err(Error::invalid("a collection", "it would condemn too many packs at a time"));
@@ -307,11 +315,16 @@ async fn list(store: &Store) -> Result<BTreeMap<u64, (bool, bool)>> {
             Some(Name::Collection(number)) => numbers.entry(number).or_default().0 = true,
             Some(Name::CollectionEnd(number)) => numbers.entry(number).or_default().1 = true,
             _ => {
-                return Err(Error::unsupported(&listed.name, "this build doesn't know what it means; use a newer one"));
+                return Err(unknown_name(&listed.name));
             }
         }
     }
     Ok(numbers)
+}
+
+/// Says that something among the collections has a name which this build doesn't know.
+pub(crate) fn unknown_name(name: &str) -> Error {
+    Error::unsupported(name, "this build doesn't know what it means; use a newer one")
 }
 
 async fn look(store: &Store, keyring: &Keyring, numbers: BTreeMap<u64, (bool, bool)>) -> Result<Standing> {

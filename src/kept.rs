@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::clock::{Surroundings, Timestamp};
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::SeriesTag;
@@ -59,6 +59,13 @@ pub(crate) struct KeptRecord {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     pub(crate) kept: Kept,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for KeptRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// The newest list of a series.
@@ -231,7 +238,8 @@ pub(crate) async fn publish(
         return Err(Error::invalid(format!("series {series:?}"), "the numbers of its lists have run out"));
     }
     let name = Name::Kept(keyring.series_tag(series), number).to_string();
-    let record = KeptRecord { series: series.to_owned(), number, time: surroundings.clock.now(), kept };
+    let (time, extensions) = (surroundings.clock.now(), Extensions::default());
+    let record = KeptRecord { series: series.to_owned(), number, time, kept, extensions };
     let sealed = object::seal_signed(&record, Kind::Kept, &name, keyring, surroundings)?;
     if sealed.len() as u64 > object::RECORD_MAX {
         return Err(Error::invalid(

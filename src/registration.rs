@@ -32,7 +32,7 @@ use bytes::Bytes;
 
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::collection;
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
@@ -63,6 +63,13 @@ pub(crate) struct RegistrationRecord {
     pub(crate) host: String,
     /// The last collection that the writer had read before it registered; 0 if it hadn't looked.
     pub(crate) seen: u64,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for RegistrationRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// Whether several writers may run at once.
@@ -194,7 +201,7 @@ impl Registration {
         let name = Name::Writer(self.id).to_string();
         let time = self.parts.surroundings.clock.now();
         let (series, host, seen) = (self.series.clone(), self.host.clone(), self.seen);
-        let record = RegistrationRecord { series, number, time, host, seen };
+        let record = RegistrationRecord { series, number, time, host, seen, extensions: Extensions::default() };
         let sealed =
             object::seal_record(&record, Kind::Registration, &name, &self.parts.keyring, &self.parts.surroundings)?;
         let sealed = Bytes::from(sealed);
@@ -304,6 +311,7 @@ impl Registration {
             clock,
             predecessor: self.tip.map(|tip| tip.hash),
             body: Body::Snapshot(content.clone()),
+            extensions: Extensions::default(),
         };
         let name = Name::Snapshot(target).to_string();
         let sealed =
@@ -366,7 +374,15 @@ pub(crate) async fn fence(parts: &Parts, registration: &RegistrationRecord) -> R
         let target = target.ok_or_else(out_of_numbers)?;
         // Not the clock's time: it may be wrong, and a tombstone must not push those after it into the future.
         let (number, time) = (target.number, time.next());
-        let record = Record { series: series.clone(), number, time, clock, predecessor, body: Body::Tombstone };
+        let record = Record {
+            series: series.clone(),
+            number,
+            time,
+            clock,
+            predecessor,
+            body: Body::Tombstone,
+            extensions: Extensions::default(),
+        };
         let name = Name::Snapshot(target).to_string();
         let sealed = object::seal_record(&record, Kind::Snapshot, &name, &parts.keyring, &parts.surroundings)?;
         if parts.store.create(&name, sealed.into()).await? == Created::Ours {

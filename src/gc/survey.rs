@@ -202,7 +202,8 @@ impl Repository {
                     blobs += pack.len();
                     known.push(pack.pack);
                 }
-                Err(error @ Error::Store { .. }) => return Err(error),
+                // One of a later version may need what this build takes for garbage.
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => return Err(error),
                 // It is no reason to delete the pack: nobody knows what is in it.
                 Err(error) => tracing::warn!(pack = %id, %error, "a pack that no segment describes can't be read"),
             }
@@ -251,7 +252,9 @@ impl Repository {
                         count += 1;
                     }
                 }
-                Err(error) if is_strict || matches!(error, Error::Store { .. }) => return Err(error),
+                Err(error) if is_strict || matches!(error, Error::Store { .. } | Error::Unsupported { .. }) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::warn!(name = %Name::Snapshot(name), %error, "a record that was forgotten can't be read");
                 }
@@ -352,7 +355,7 @@ impl Repository {
             let head = self.store().get_range(&name, 0..BLOCKS_START as u64).await;
             match head.and_then(|head| parse_header(&head, &name)) {
                 Ok((_, writer)) => Ok((!writers.contains(&writer)).then_some(fate)),
-                Err(error @ Error::Store { .. }) => Err(error),
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => Err(error),
                 Err(_) => Ok(Some(fate)),
             }
         };

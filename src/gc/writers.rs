@@ -95,7 +95,7 @@ impl Repository {
                 Ok(record) if record.seen >= number => {}
                 Ok(record) => writers.push(Registered { id, record: Some(record) }),
                 Err(error) if error.is_not_found() => {}
-                Err(error @ Error::Store { .. }) => return Err(error),
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => return Err(error),
                 // Whose it is nobody knows, and so it can't be fenced.
                 Err(_) => writers.push(Registered { id, record: None }),
             }

@@ -9,7 +9,14 @@ use crate::testing::{NOW, assert_golden, each_damage, fixed, keyring, stranger};
 const NAME: &str = "writers/00112233445566778899aabbccddeeff";
 
 fn record() -> RegistrationRecord {
-    RegistrationRecord { series: "accounts".to_owned(), number: 41, time: NOW, host: "mail-3".to_owned(), seen: 7 }
+    RegistrationRecord {
+        series: "accounts".to_owned(),
+        number: 41,
+        time: NOW,
+        host: "mail-3".to_owned(),
+        seen: 7,
+        extensions: Default::default(),
+    }
 }
 
 fn sealed() -> Vec<u8> {

@@ -14,7 +14,7 @@ use crate::layout::{self, Name};
 use crate::object::{self, HEADER_LEN};
 use crate::registration::RegistrationRecord;
 use crate::repair::records::GAP_MAX;
-use crate::repair::{RepairAction, RepairOptions, Steps, said};
+use crate::repair::{RepairAction, RepairOptions, Steps, said, said_there};
 use crate::repository::Repository;
 use crate::slot::{SLOT_MAX, Slot};
 
@@ -106,6 +106,10 @@ impl Repository {
             Ok(bytes) if bytes == wanted => return Ok(()),
             Ok(bytes) => match Config::parse(&bytes) {
                 Ok(_) => "it isn't the one that the repository was opened with".to_owned(),
+                Err(error) if error.is_unsupported() => {
+                    steps.leave(layout::CONFIG, error);
+                    return Ok(());
+                }
                 Err(error) => said(error)?,
             },
             Err(error) => said(error)?,
@@ -126,6 +130,7 @@ impl Repository {
                 Ok(slot) if slot.repository() != self.id() => {}
                 Ok(_) => own_is_sound |= id == self.slot(),
                 Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) => damaged.push((id, said(error)?)),
             }
         }
@@ -166,6 +171,7 @@ impl Repository {
                     small.series.insert(self.keyring().series_tag(&record.series), record.series);
                 }
                 Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) if options.remove_damaged_writers => {
                     steps.add(name, said(error)?, RepairAction::Delete);
                     small.tasks.push(Task::Delete(name));
@@ -184,14 +190,14 @@ impl Repository {
         for listed in self.store().list(layout::COLLECTIONS).await? {
             let Some(name @ (Name::Collection(number) | Name::CollectionEnd(number))) = Name::parse(&listed.name)
             else {
-                let advice = "a newer build may know it; as long as it is there, nothing can be written or collected";
-                steps.advise(listed.name, "this build doesn't know what it means", RepairAction::None, advice);
+                steps.leave(&listed.name, collection::unknown_name(&listed.name));
                 continue;
             };
             match collection::is_authentic(self.store(), self.keyring(), name).await {
                 Ok(true) => newest = newest.max(number),
                 Ok(false) => {}
                 Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) => damaged.push((number, name, said(error)?)),
             }
         }
@@ -256,6 +262,7 @@ impl Repository {
                     Ok(Some(kept)) => newest = Newest { number, taken, kept },
                     Ok(None) => {}
                     Err(error) if error.is_not_found() => {}
+                    Err(error) if error.is_unsupported() => steps.leave(Name::Kept(tag, number), error),
                     Err(error) => damaged.push((number, said(error)?)),
                 }
             }
@@ -353,7 +360,7 @@ impl Repository {
     pub(super) async fn lists_there(&self, options: &RepairOptions) -> Result<Lists> {
         let Some(other) = &options.other else { return Ok(Lists::new()) };
         match other.timelines().kept_of(None).await {
-            Err(error) => said(error).map(|_| Lists::new()),
+            Err(error) => said_there(error).map(|_| Lists::new()),
             theirs => theirs,
         }
     }

@@ -125,7 +125,8 @@ impl Repository {
         let read = |name: SnapshotName| async move {
             match self.timelines().read(&name).await {
                 Ok(placed) => Ok((name, Ok(placed))),
-                Err(error) => Ok::<_, Error>((name, Err(said(error)?))),
+                Err(error) if error.is_unsupported() => Ok((name, Err(error))),
+                Err(error) => Ok::<_, Error>((name, Err(Error::corrupt(Name::Snapshot(name), said(error)?)))),
             }
         };
         let read: Vec<_> = futures::stream::iter(names).map(read).buffered(CONCURRENCY).try_collect().await?;
@@ -134,7 +135,8 @@ impl Repository {
         for (name, record) in read {
             match record {
                 Ok(placed) => line.take(name, placed),
-                Err(problem) => damaged.push((name, problem)),
+                Err(error) if error.is_unsupported() => line.steps.leave(Name::Snapshot(name), error),
+                Err(error) => damaged.push((name, said(error)?)),
             }
         }
         // The highest comes last: what replaces it says what the one before it is.
@@ -415,6 +417,7 @@ impl Repository {
             clock: self.surroundings().clock.now(),
             predecessor: grave.predecessor,
             body: Body::Tombstone,
+            extensions: Default::default(),
         };
         let sealed = object::seal_record(&record, Kind::Snapshot, &name, self.keyring(), self.surroundings())?;
         self.store().delete(&name).await?;

@@ -88,6 +88,7 @@ async fn fence(repository: &Repository) {
         clock: tip.time,
         predecessor: Some(tip.hash),
         body: Body::Tombstone,
+        extensions: Default::default(),
     };
     let name = Name::Snapshot(target).to_string();
     let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
