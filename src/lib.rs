@@ -66,6 +66,8 @@ mod error;
 mod feed;
 mod files;
 mod forget;
+#[cfg(test)]
+mod future;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;

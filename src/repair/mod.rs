@@ -65,7 +65,12 @@ impl RepairPlan {
         self.steps.iter().any(|step| step.action != RepairAction::None)
     }
 
-    /// Whether nothing at all is wrong.
+    /// Whether something is wrong, rather than only newer than this library.
+    pub fn has_damage(&self) -> bool {
+        self.steps.iter().any(|step| !step.unsupported) || self.lost.iter().any(|loss| !loss.forgotten)
+    }
+
+    /// Whether nothing at all is wrong, and nothing needs a newer version of this library.
     pub fn is_sound(&self) -> bool {
         self.steps.is_empty() && self.lost.iter().all(|loss| loss.forgotten)
     }
@@ -86,7 +91,7 @@ impl Steps {
 
     fn advise(&mut self, object: impl ToString, problem: impl ToString, action: RepairAction, advice: impl ToString) {
         let (object, problem, advice) = (object.to_string(), problem.to_string(), advice.to_string());
-        self.0.push(RepairStep { object, problem, action, advice });
+        self.0.push(RepairStep { object, problem, action, advice, unsupported: false });
     }
 
     /// Leaves something alone that needs a newer version.
@@ -95,7 +100,8 @@ impl Steps {
         let object = object.to_string();
         // A key slot tells nothing of what is needed.
         self.1 |= !matches!(Name::parse(&object), Some(Name::Key(_)));
-        self.advise(object, reason, RepairAction::None, "it is no damage, and is left alone");
+        let advice = "it is no damage, and is left alone".to_owned();
+        self.0.push(RepairStep { object, problem: reason, action: RepairAction::None, advice, unsupported: true });
     }
 
     /// The steps where nothing may be done.
