@@ -266,7 +266,7 @@ impl Repository {
                 continue;
             };
             let placed = match self.timelines().read_if_there(&name).await {
-                Err(error) if error.is_corrupt() => continue,
+                Err(error) if error.is_corrupt() || error.is_unsupported() => continue,
                 other => other?,
             };
             if let Some(snapshot) = placed.and_then(crate::snapshot::Placed::into_snapshot) {

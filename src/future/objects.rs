@@ -291,3 +291,19 @@ async fn what_only_looks_newer_is_damaged() {
         }
     }
 }
+
+/// Who reads a part of a pack can't tell, and says so.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_reads_a_part_says_that_it_may_be_damage() {
+    let world = World::new().await;
+    let (name, mut bytes) = world.first(layout::PACKS).await;
+    Change::Version.make(&mut bytes);
+    world.put(&name, bytes).await;
+    let part = open(&world.store).await.check(&CheckOptions::default(), Arc::new(NoProgress)).await.unwrap();
+    let found = part.findings.iter().find(|finding| finding.object == name).unwrap();
+    assert_eq!(found.kind, crate::check::FindingKind::Unsupported);
+    assert!(found.problem.contains("format version 2") && found.problem.contains("unless it is damaged"), "{found:?}");
+    let whole = world.check().await;
+    let found = whole.findings.iter().find(|finding| finding.object == name).unwrap();
+    assert_eq!(found.kind, crate::check::FindingKind::Damaged);
+}
