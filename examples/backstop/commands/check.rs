@@ -70,7 +70,7 @@ fn describe(report: &CheckReport, verbose: bool) -> String {
     }
     if report.unsupported > 0 {
         let things = human::counted(report.unsupported, "thing", "things");
-        text.push_str(&format!("\n{things} that need a newer version of backstop, and weren't checked"));
+        text.push_str(&format!("\n{things} not checked, for lack of a newer version of backstop"));
     }
     match report.defects {
         0 => text.push_str("\nno damage found"),
