@@ -55,6 +55,8 @@ pub(super) struct Survey {
     /// The number of each series up to which every snapshot that counts was looked at.
     pub(super) marked: Vec<(SeriesTag, u64)>,
     pub(super) marks: Arc<Marks>,
+    /// The packs that were there: each is described by a segment, or will be if it stays.
+    pub(super) listed: HashSet<ObjectId>,
 }
 
 impl std::fmt::Debug for Marks {
@@ -170,6 +172,7 @@ impl Repository {
             records: records.condemned(&pinned),
             marked: records.marked().into_iter().collect(),
             marks: Arc::clone(&marks),
+            listed: listed.iter().map(|(id, _)| *id).collect(),
         };
         let (uses, needed, unneeded) = cpu::block(move || weigh(&marks, &listed)).await?;
         // A writer that runs describes its own, or names them.
