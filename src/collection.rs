@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, SeriesTag, WriterId};
@@ -37,6 +37,13 @@ pub(crate) struct CollectionRecord {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     pub(crate) body: CollectionBody,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for CollectionRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// Whether it begins a collection or ends one.
@@ -280,7 +287,8 @@ impl Collections {
     async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<Created> {
         let name = name.to_string();
         let Parts { store, keyring, surroundings, .. } = &self.parts;
-        let record = CollectionRecord { number, time: surroundings.clock.now(), body };
+        let (time, extensions) = (surroundings.clock.now(), Extensions::default());
+        let record = CollectionRecord { number, time, body, extensions };
         let sealed = object::seal_signed(&record, Kind::Collection, &name, keyring, surroundings)?;
         if sealed.len() as u64 > object::RECORD_MAX {
             return Err(Error::invalid("a collection", "it would condemn too many packs at a time"));

@@ -154,6 +154,8 @@ impl Repository {
         let now = self.surroundings().clock.now();
         let mut decisions = Vec::new();
         for (series, snapshots) in by_series {
+            let tag = self.keyring().series_tag(&series);
+            self.timelines().kept(&tag).await?.sound(&tag)?;
             let mut decided = decide(options, &series, snapshots, now);
             for (_, number) in options.snapshots.iter().filter(|(named, _)| *named == series) {
                 let found = decided.iter_mut().find(|decision| decision.snapshot.number == *number);

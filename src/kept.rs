@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use crate::clock::{Surroundings, Timestamp};
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::SeriesTag;
@@ -60,6 +60,13 @@ pub(crate) struct KeptRecord {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     pub(crate) kept: Kept,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for KeptRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// The newest list of a series.
@@ -71,9 +78,18 @@ pub(crate) struct Newest {
     ///
     /// Names beyond a free one are made up: whoever publishes takes the first that is free.
     pub(crate) next: u64,
-    /// Why a list after it can't be read, where there is such.
-    pub(crate) damaged: Option<(u64, String)>,
+    /// A list after it that can't be read, where there is such.
+    pub(crate) unreadable: Option<Unreadable>,
     pub(crate) kept: Kept,
+}
+
+/// A list that can't be read, and that may be newer than the newest that can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    number: u64,
+    reason: String,
+    /// Whether a newer version can read it.
+    is_unsupported: bool,
 }
 
 impl Newest {
@@ -83,19 +99,18 @@ impl Newest {
         for number in taken {
             next += u64::from(*number == next);
         }
-        Self { number, next, damaged: None, kept }
+        Self { number, next, unreadable: None, kept }
     }
 
     /// The list, unless one that may be newer can't be read.
     pub(crate) fn sound(&self, tag: &SeriesTag) -> Result<&Kept> {
-        match &self.damaged {
-            None => Ok(&self.kept),
-            Some((number, reason)) => {
-                let reason =
-                    format!("{reason}; it may say that snapshots were forgotten, so repair the repository first");
-                Err(Error::corrupt(Name::Kept(*tag, *number), reason))
-            }
+        let Some(Unreadable { number, reason, is_unsupported }) = &self.unreadable else { return Ok(&self.kept) };
+        let name = Name::Kept(*tag, *number);
+        if *is_unsupported {
+            return Err(Error::unsupported(name, reason));
         }
+        let reason = format!("{reason}; it may say that snapshots were forgotten, so repair the repository first");
+        Err(Error::corrupt(name, reason))
     }
 }
 
@@ -258,11 +273,20 @@ async fn authentic(store: &Store, keyring: &Keyring, tag: &SeriesTag, mut number
     let mut newest = Newest::of(held, kept, &numbers);
     for (number, error) in unreadable {
         if number < newest.next {
-            newest.damaged.get_or_insert_with(|| (number, error.to_string()));
+            let (reason, is_unsupported) = (why(&error), error.is_unsupported());
+            newest.unreadable.get_or_insert(Unreadable { number, reason, is_unsupported });
         }
         store.put_aside(Name::Kept(*tag, number), error);
     }
     Ok(Some(newest))
+}
+
+/// What an error says is wrong with a list.
+fn why(error: &Error) -> String {
+    match error {
+        Error::Corrupt { reason, .. } | Error::Unsupported { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// One list; nothing if the administrator didn't sign it.
@@ -299,7 +323,8 @@ pub(crate) async fn publish(
         return Err(Error::invalid(format!("series {series:?}"), "the numbers of its lists have run out"));
     }
     let name = Name::Kept(keyring.series_tag(series), number).to_string();
-    let record = KeptRecord { series: series.to_owned(), number, time: surroundings.clock.now(), kept };
+    let (time, extensions) = (surroundings.clock.now(), Extensions::default());
+    let record = KeptRecord { series: series.to_owned(), number, time, kept, extensions };
     let sealed = object::seal_signed(&record, Kind::Kept, &name, keyring, surroundings)?;
     if sealed.len() as u64 > object::RECORD_MAX {
         return Err(Error::invalid(

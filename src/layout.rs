@@ -8,17 +8,8 @@
 //! kept/<32 hex>/<k>                      k in 15 digits
 //! keys/<64 hex>
 //! packs/<2 hex>/<64 hex>                 the two digits repeat the id's first byte
-<<<<<<< HEAD
-//! writers/<32 hex>, writers/<32 hex>-ended
-=======
-//! index/<64 hex>
 //! probes/<32 hex>
-//! writers/<32 hex>
-//! kept/<32 hex>/<k>                      k in 15 digits
-//! gc/<n>, gc/<n>-ended                   n in 15 digits
-//! snapshots/<32 hex>/<b>-<s>/<n>-<t>     b: n / 1000 in 12 digits; n in 15 digits;
-//!                                        t: the time of n-1, s: that of 1000 b - 1, in 16 hex digits
->>>>>>> edge
+//! writers/<32 hex>, writers/<32 hex>-ended
 //! ```
 //! The number alone is a commit's name, so create-if-absent picks one winner for
 //! each number of a series, whatever anybody believes of the numbers before.
@@ -37,12 +28,7 @@
 
 use std::fmt;
 
-<<<<<<< HEAD
-use crate::id::{ObjectId, SeriesTag, WriterId};
-=======
-use crate::clock::Timestamp;
 use crate::id::{ObjectId, ProbeId, SeriesTag, WriterId};
->>>>>>> edge
 
 /// How many snapshots share a folder.
 pub(crate) const BUCKET: u64 = 1000;
@@ -70,11 +56,7 @@ pub(crate) const KEPT: &str = "kept";
 pub(crate) const COLLECTIONS: &str = "gc";
 
 /// Every prefix; the config alone has none.
-<<<<<<< HEAD
-pub(crate) const PREFIXES: [&str; 7] = [COMMITS, COLLECTIONS, INDEX, KEPT, KEYS, PACKS, WRITERS];
-=======
-pub(crate) const PREFIXES: [&str; 8] = [KEYS, PACKS, INDEX, WRITERS, PROBES, SNAPSHOTS, KEPT, COLLECTIONS];
->>>>>>> edge
+pub(crate) const PREFIXES: [&str; 8] = [COMMITS, COLLECTIONS, INDEX, KEPT, KEYS, PACKS, PROBES, WRITERS];
 
 /// What the names of a collection's and of a registration's end end with.
 const ENDED: &str = "-ended";
@@ -87,14 +69,10 @@ pub(crate) enum Name {
     Pack(ObjectId),
     Index(ObjectId),
     Writer(WriterId),
-<<<<<<< HEAD
     /// That a registration has ended.
     WriterEnd(WriterId),
-    Commit(CommitName),
-=======
     Probe(ProbeId),
-    Snapshot(SnapshotName),
->>>>>>> edge
+    Commit(CommitName),
     /// Which snapshots of a series still count.
     Kept(SeriesTag, u64),
     /// What a collection is about to delete.
@@ -137,15 +115,11 @@ impl Name {
             (KEYS, Some(id)) => Name::Key(ObjectId::parse(id)?),
             (PACKS, Some(_)) => Name::Pack(ObjectId::parse(parts.next()?)?),
             (INDEX, Some(id)) => Name::Index(ObjectId::parse(id)?),
-<<<<<<< HEAD
             (WRITERS, Some(id)) => match id.strip_suffix(ENDED) {
                 Some(id) => Name::WriterEnd(WriterId::parse(id)?),
                 None => Name::Writer(WriterId::parse(id)?),
             },
-=======
-            (WRITERS, Some(id)) => Name::Writer(WriterId::parse(id)?),
             (PROBES, Some(id)) => Name::Probe(ProbeId::parse(id)?),
->>>>>>> edge
             (KEPT, Some(tag)) => Name::Kept(SeriesTag::parse(tag)?, parse_number(parts.next()?)?),
             (COLLECTIONS, Some(number)) => match number.strip_suffix(ENDED) {
                 Some(number) => Name::CollectionEnd(parse_number(number)?),
@@ -169,11 +143,8 @@ impl fmt::Display for Name {
             Name::Pack(id) => write!(f, "{PACKS}/{:02x}/{id}", id.as_bytes()[0]),
             Name::Index(id) => write!(f, "{INDEX}/{id}"),
             Name::Writer(id) => write!(f, "{WRITERS}/{id}"),
-<<<<<<< HEAD
             Name::WriterEnd(id) => write!(f, "{WRITERS}/{id}{ENDED}"),
-=======
             Name::Probe(id) => write!(f, "{PROBES}/{id}"),
->>>>>>> edge
             Name::Kept(tag, number) => write!(f, "{}/{number:015}", kept_prefix(tag)),
             Name::Collection(number) => write!(f, "{COLLECTIONS}/{number:015}"),
             Name::CollectionEnd(number) => write!(f, "{COLLECTIONS}/{number:015}{ENDED}"),

@@ -66,6 +66,8 @@ mod error;
 mod feed;
 mod files;
 mod forget;
+#[cfg(test)]
+mod future;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -126,10 +128,6 @@ pub use slot::{KeyKind, KeySlot};
 pub use snapshot::{Failure, Moment, Origin, Snapshot, SnapshotStats};
 pub use snapshots::Selector;
 pub use stats::{RepositoryStats, Usage};
-<<<<<<< HEAD
-pub use store::{Location, PutAside};
-=======
-pub use store::{Location, Mismatch, Right, StoreAccess, StoreOperation, StoreRights};
->>>>>>> edge
+pub use store::{Location, Mismatch, PutAside, Right, StoreAccess, StoreOperation, StoreRights};
 pub use tree::{Change, Entry, EntryKind, Key, Payload, Piece, SequenceRoot};
 pub use writer::{CommitOptions, Start, Writer, WriterOptions};

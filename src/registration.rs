@@ -39,6 +39,7 @@ pub(crate) use registered::{
 
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
+use crate::codec::Extensions;
 use crate::collection;
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
@@ -46,7 +47,7 @@ use crate::id::{RecordHash, SeriesTag, WriterId};
 use crate::kept::Kept;
 use crate::layout::{CommitName, Name};
 use crate::object;
-use crate::registration::registered::EndToken;
+use crate::registration::registered::{EndRecord, EndToken};
 use crate::snapshot::{Body, Content, Moment, Placed, Record, Snapshot, Timelines, open_record, validate_series};
 use crate::store::Created;
 
@@ -200,8 +201,8 @@ impl Registration {
         let name = Name::Writer(self.id).to_string();
         let time = self.parts.surroundings.clock.now();
         let (series, host, seen) = (self.series.clone(), self.host.clone(), self.seen);
-        let ending = self.token.hash();
-        let record = RegistrationRecord { series, number, time, host, seen, ending };
+        let (ending, extensions) = (self.token.hash(), Extensions::default());
+        let record = RegistrationRecord { series, number, time, host, seen, ending, extensions };
         let sealed =
             object::seal_record(&record, Kind::Registration, &name, &self.parts.keyring, &self.parts.surroundings)?;
         let sealed = Bytes::from(sealed);
@@ -333,6 +334,7 @@ impl Registration {
             clock,
             predecessor: self.tip.map(|tip| tip.hash),
             body: Body::Snapshot(content.clone()),
+            extensions: Extensions::default(),
         };
         let name = Name::Commit(target).to_string();
         let sealed =
@@ -370,7 +372,8 @@ impl Registration {
     async fn add_end(&self, id: &WriterId, token: &EndToken) {
         let name = Name::WriterEnd(*id).to_string();
         let Parts { store, keyring, surroundings, .. } = &self.parts;
-        let added = match object::seal_record(token, Kind::RegistrationEnd, &name, keyring, surroundings) {
+        let end = EndRecord { token: *token, extensions: Extensions::default() };
+        let added = match object::seal_record(&end, Kind::RegistrationEnd, &name, keyring, surroundings) {
             Ok(sealed) => store.create(&name, sealed.into()).await,
             Err(error) => Err(error),
         };
@@ -404,7 +407,8 @@ pub(crate) async fn fence(parts: &Parts, registration: &RegistrationRecord) -> R
         };
         // Not the clock's time: it may be wrong, and a tombstone must not push those after it into the future.
         let (number, time, clock) = (target.number, after.next(), parts.surroundings.clock.now());
-        let record = Record { series: series.clone(), number, time, clock, predecessor, body: Body::Tombstone };
+        let (series, body, extensions) = (series.clone(), Body::Tombstone, Extensions::default());
+        let record = Record { series, number, time, clock, predecessor, body, extensions };
         let name = Name::Commit(target).to_string();
         let sealed = object::seal_record(&record, Kind::Snapshot, &name, &parts.keyring, &parts.surroundings)?;
         if parts.store.create(&name, sealed.into()).await? == Created::Ours {

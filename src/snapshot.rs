@@ -27,7 +27,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::blobs::Stored;
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, RecordHash, SeriesTag};
@@ -180,6 +180,13 @@ pub(crate) struct Record {
     pub(crate) clock: Timestamp,
     pub(crate) predecessor: Option<RecordHash>,
     pub(crate) body: Body,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for Record {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// What a number was used for.
@@ -218,7 +225,7 @@ pub(crate) struct Placed {
 impl Placed {
     /// The snapshot, unless the number was only fenced.
     pub(crate) fn into_snapshot(self) -> Option<Snapshot> {
-        let Record { series, number, time, clock, predecessor, body } = self.record;
+        let Record { series, number, time, clock, predecessor, body, .. } = self.record;
         let Body::Snapshot(content) = body else { return None };
         let (failures, failure_count, stored) = (content.failures, content.failure_count, content.stored);
         let Content { host, tags, paths, position, root, entries, parent, origin, stats, .. } = content;

@@ -274,6 +274,37 @@ fn damage_is_found_and_ends_with_1() {
     assert_eq!(of_type(&found, "finding").len(), 1);
 }
 
+/// What a later version may have written is no damage, and is told apart from it.
+#[test]
+fn what_needs_a_newer_version_is_named_and_ends_with_3() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    let slot = files_below(&setting.path("repository/keys")).pop().unwrap();
+    let mut bytes = fs::read(&slot).unwrap();
+    bytes[8] = 2;
+    let newer = setting.path("repository/keys").join(blake3::hash(&bytes).to_hex().as_str());
+    fs::write(&newer, &bytes).unwrap();
+    let (out, _) = expect(&setting.run(&["check"]), 3);
+    assert!(out.contains("unsupported: keys/") && out.contains("format version 2"), "{out}");
+    assert!(
+        out.contains("1 thing not checked, for lack of a newer version") && out.contains("no damage found"),
+        "{out}"
+    );
+    let found = objects(&expect(&setting.run(&["--json", "check"]), 3).0);
+    assert_eq!((&found[0]["kind"], &found[0]["informational"]), (&"unsupported".into(), &false.into()));
+    assert_eq!(
+        (of_type(&found, "check")[0]["defects"].as_u64(), of_type(&found, "check")[0]["unsupported"].as_u64()),
+        (Some(0), Some(1))
+    );
+    for arguments in [&["repair", "--dry-run"][..], &["repair"]] {
+        let (out, _) = expect(&setting.run(arguments), 3);
+        assert!(out.contains("format version 2") && out.contains("left alone"), "{out}");
+    }
+    setting.succeed(&["backup", "source"]);
+    setting.succeed(&["restore", "latest", "back"]);
+    assert_eq!(fs::read(&newer).unwrap(), bytes);
+}
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()

@@ -256,6 +256,7 @@ pub(crate) fn check(report: &CheckReport) -> Value {
         "type": "check",
         "sound": report.is_sound(),
         "defects": report.defects,
+        "unsupported": report.unsupported,
         "findings_left_out": report.left_out,
         "snapshots": report.snapshots,
         "nodes": report.nodes,
@@ -274,6 +275,7 @@ pub(crate) fn finding_kind(kind: FindingKind) -> &'static str {
         FindingKind::Damaged => "damaged",
         FindingKind::Missing => "missing",
         FindingKind::Inconsistent => "inconsistent",
+        FindingKind::Unsupported => "unsupported",
         FindingKind::Leftover => "leftover",
         FindingKind::Foreign => "foreign",
         _ => "other",
@@ -438,6 +440,7 @@ pub(crate) fn repair_step(step: &RepairStep) -> Value {
         "problem": step.problem,
         "action": repair_action(step.action),
         "advice": step.advice,
+        "unsupported": step.unsupported,
     })
 }
 
@@ -532,6 +535,7 @@ pub(crate) fn kind(kind: EntryKind) -> &'static str {
         EntryKind::Socket => "socket",
         EntryKind::CharDevice { .. } => "char_device",
         EntryKind::BlockDevice { .. } => "block_device",
+        EntryKind::Unknown { .. } => "unknown",
         _ => "other",
     }
 }

@@ -38,7 +38,7 @@ fn golden_bytes() {
         ),
         ("collection-ended", Name::CollectionEnd(7), CollectionBody::Ended(ended())),
     ] {
-        let record = CollectionRecord { number: 7, time: NOW, body };
+        let record = CollectionRecord { number: 7, time: NOW, body, extensions: Default::default() };
         let name = name.to_string();
         let sealed = object::seal_signed(&record, Kind::Collection, &name, &keyring(), &fixed()).unwrap();
         assert_golden(file, &sealed);
@@ -112,7 +112,7 @@ async fn what_the_administrator_did_not_sign_counts_for_nothing() {
         (Name::Collection(2), 2, CollectionBody::Begun(Plan::default())),
         (Name::CollectionEnd(2), 2, CollectionBody::Ended(Ended::default())),
     ] {
-        let record = CollectionRecord { number, time: NOW, body };
+        let record = CollectionRecord { number, time: NOW, body, extensions: Default::default() };
         let text = name.to_string();
         let forged = object::forge_signed(&record, Kind::Collection, &text, keyring, &stranger, surroundings);
         store.create(&text, forged.into()).await.unwrap();

@@ -183,7 +183,9 @@ impl Keyring {
     /// Opens the messages of an object that was sealed under `generation` with `salt`.
     pub(crate) fn opener(&self, kind: Kind, generation: u32, salt: &Salt, object: &str) -> Result<Opener> {
         let secret = self.secrets.sealing.get(generation as usize).ok_or_else(|| {
-            Error::corrupt(object, format!("it is sealed under key generation {generation}, which this secret lacks"))
+            let reason =
+                format!("it needs key generation {generation}, which this secret doesn't give; use a newer one");
+            Error::unsupported(object, reason)
         })?;
         Ok(Opener::new(kind, &self.object_key(kind, secret, salt)))
     }

@@ -65,6 +65,7 @@ async fn fence(repository: &Repository) -> u64 {
         clock: time,
         predecessor: tip.map(|(_, placed)| placed.hash),
         body: Body::Tombstone,
+        extensions: Default::default(),
     };
     let name = Name::Commit(target).to_string();
     let (keyring, surroundings) = (repository.keyring(), repository.surroundings());

@@ -314,7 +314,9 @@ fn make_special(folder: &OwnedFd, name: &[u8], kind: EntryKind) -> rustix::io::R
         EntryKind::Socket => (FileType::Socket, 0),
         EntryKind::CharDevice { major, minor } => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
         EntryKind::BlockDevice { major, minor } => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
-        EntryKind::File | EntryKind::Folder | EntryKind::Symlink => return Err(Errno::INVAL),
+        EntryKind::File | EntryKind::Folder | EntryKind::Symlink | EntryKind::Unknown { .. } => {
+            return Err(Errno::INVAL);
+        }
     };
     rustix::fs::mknodat(folder, name, file_type, mode(PRIVATE_FILE), device)
 }

@@ -9,6 +9,7 @@ use crate::blobs::{BlobWriter, Condemned, Evidence, LookUp, WriteOptions, list_p
 use crate::collection::Plan;
 use crate::error::{Error, Result};
 use crate::gc::GcReport;
+use crate::gc::mark::not_understood;
 use crate::gc::marks::Marks;
 use crate::id::{BlobId, ObjectId, WriterId};
 use crate::index::{Index, Want};
@@ -120,7 +121,7 @@ fn said_of(snapshot: &Snapshot, error: Error) -> Error {
             let reason = format!("{reason}; snapshot {snapshot} needs it, so repair or forget that first");
             Error::Corrupt { object, reason }
         }
-        other => other,
+        other => not_understood(snapshot, other),
     }
 }
 
@@ -181,6 +182,7 @@ impl BlobVisitor for Search<'_> {
     }
 
     fn failed(&mut self, _: &BlobId, _: &Span, error: Error) -> Result<()> {
-        if self.excused && !matches!(error, Error::Store { .. }) { Ok(()) } else { Err(error) }
+        let stops = matches!(error, Error::Store { .. } | Error::Unsupported { .. });
+        if self.excused && !stops { Ok(()) } else { Err(error) }
     }
 }

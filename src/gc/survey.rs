@@ -55,6 +55,8 @@ pub(super) struct Survey {
     /// The number of each series up to which every snapshot that counts was looked at.
     pub(super) marked: Vec<(SeriesTag, u64)>,
     pub(super) marks: Arc<Marks>,
+    /// The packs that were there: each is described by a segment, or will be if it stays.
+    pub(super) listed: HashSet<ObjectId>,
 }
 
 impl std::fmt::Debug for Marks {
@@ -148,6 +150,7 @@ impl Repository {
             records: condemned(&lines, &pinned, now),
             marked: marked(&lines).into_iter().collect(),
             marks: Arc::clone(&marks),
+            listed: listed.iter().map(|(id, _)| *id).collect(),
         };
         let (uses, needed, unneeded) = cpu::block(move || weigh(&marks, &listed)).await?;
         // A writer that runs describes its own, or names them.
@@ -180,7 +183,8 @@ impl Repository {
                     blobs += pack.len();
                     known.push(pack.pack);
                 }
-                Err(error @ Error::Store { .. }) => return Err(error),
+                // One of a later version may need what this build takes for garbage.
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => return Err(error),
                 // It is no reason to delete the pack: nobody knows what is in it.
                 Err(error) => tracing::warn!(pack = %id, %error, "a pack that no segment describes can't be read"),
             }
@@ -234,7 +238,9 @@ impl Repository {
                         count += 1;
                     }
                 }
-                Err(error) if is_strict || matches!(error, Error::Store { .. }) => return Err(error),
+                Err(error) if is_strict || matches!(error, Error::Store { .. } | Error::Unsupported { .. }) => {
+                    return Err(error);
+                }
                 Err(error) => {
                     tracing::warn!(name = %Name::Commit(name), %error, "a record that was forgotten can't be read");
                 }
@@ -329,7 +335,7 @@ impl Repository {
             let head = self.store().get_range(&name, 0..BLOCKS_START as u64).await;
             match head.and_then(|head| parse_header(&head, &name)) {
                 Ok((_, writer)) => Ok((!writers.contains(&writer)).then_some(fate)),
-                Err(error @ Error::Store { .. }) => Err(error),
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => Err(error),
                 Err(_) => Ok(Some(fate)),
             }
         };

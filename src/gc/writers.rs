@@ -79,6 +79,9 @@ impl Repository {
     /// The writers that run, as far as anybody can tell, and may have registered before collection `number` was begun.
     async fn unaware_writers(&self, number: u64) -> Result<Vec<Registered>> {
         let mut writers = registered(self.store(), self.keyring()).await?;
+        if let Some(unknown) = writers.extract_if(.., |writer| writer.needs_newer_version()).next() {
+            return unknown.record.map(|_| Vec::new());
+        }
         // Of one that can't be read nobody knows whose it is, and so it can't be fenced.
         let is_unaware = |writer: &Registered| writer.record.as_ref().map_or(true, |record| record.seen < number);
         writers.retain(|writer| !writer.has_ended && is_unaware(writer));

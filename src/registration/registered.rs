@@ -17,7 +17,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::blobs::Parts;
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{RecordHash, WriterId};
@@ -40,10 +40,30 @@ pub(crate) struct RegistrationRecord {
     pub(crate) seen: u64,
     /// The hash of the token that ends it.
     pub(crate) ending: RecordHash,
+    pub(crate) extensions: Extensions,
 }
 
-/// What ends a registration: whoever made it is the only one who knows it.
-#[derive(Clone, Copy, PartialEq, Eq, Encode, Decode)]
+impl Extended for RegistrationRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+}
+
+/// What ends a registration.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(super) struct EndRecord {
+    pub(super) token: EndToken,
+    pub(super) extensions: Extensions,
+}
+
+impl Extended for EndRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+}
+
+/// Whoever made a registration is the only one who knows it, until it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct EndToken([u8; 32]);
 
 impl EndToken {
@@ -65,6 +85,13 @@ pub(crate) struct Registered {
     /// What it says, unless it can't be read.
     pub(crate) record: Result<RegistrationRecord>,
     pub(crate) has_ended: bool,
+}
+
+impl Registered {
+    /// Whether it may be sound, and only a newer version can read it.
+    pub(crate) fn needs_newer_version(&self) -> bool {
+        self.record.as_ref().is_err_and(Error::is_unsupported)
+    }
 }
 
 /// Opens a registration.
@@ -159,9 +186,9 @@ async fn ends(store: &Store, keyring: &Keyring, id: WriterId, record: &Registrat
     let name = Name::WriterEnd(id).to_string();
     let opened = store.get(&name, object::RECORD_MAX).await;
     let opened =
-        opened.and_then(|bytes| object::open_record::<EndToken>(&bytes, Kind::RegistrationEnd, &name, keyring));
+        opened.and_then(|bytes| object::open_record::<EndRecord>(&bytes, Kind::RegistrationEnd, &name, keyring));
     match opened {
-        Ok(token) => Ok(token.hash() == record.ending),
+        Ok(end) => Ok(end.token.hash() == record.ending),
         Err(error @ Error::Store { .. }) => Err(error),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => {

@@ -17,6 +17,7 @@ fn record() -> RegistrationRecord {
         host: "mail-3".to_owned(),
         seen: 7,
         ending,
+        extensions: Default::default(),
     }
 }
 
@@ -38,11 +39,12 @@ fn golden_bytes() {
 fn golden_bytes_of_an_end() {
     let name = format!("{NAME}-ended");
     let (token, keyring) = (EndToken::new([0xe5; 32]), keyring());
-    let sealed = object::seal_record(&token, Kind::RegistrationEnd, &name, &keyring, &fixed()).unwrap();
+    let end = EndRecord { token, extensions: Default::default() };
+    let sealed = object::seal_record(&end, Kind::RegistrationEnd, &name, &keyring, &fixed()).unwrap();
     assert_golden("registration-end", &sealed);
-    let opened: EndToken = object::open_record(&sealed, Kind::RegistrationEnd, &name, &keyring).unwrap();
-    assert_eq!(opened.hash(), record().ending);
-    assert!(object::open_record::<EndToken>(&sealed, Kind::Registration, &name, &keyring).is_err());
+    let opened: EndRecord = object::open_record(&sealed, Kind::RegistrationEnd, &name, &keyring).unwrap();
+    assert_eq!(opened.token.hash(), record().ending);
+    assert!(object::open_record::<EndRecord>(&sealed, Kind::Registration, &name, &keyring).is_err());
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::layout::{self, CommitName, Name};
 use crate::object::{self, HEADER_LEN};
 use crate::registration::{open_registration, registered};
 use crate::repair::records::GAP_MAX;
-use crate::repair::{RepairAction, RepairOptions, Steps, said};
+use crate::repair::{RepairAction, RepairOptions, Steps, said, said_there};
 use crate::repository::Repository;
 use crate::slot::{SLOT_MAX, Slot};
 
@@ -121,6 +121,10 @@ impl Repository {
             Ok(bytes) if bytes == wanted => return Ok(()),
             Ok(bytes) => match Config::parse(&bytes) {
                 Ok(_) => "it isn't the one that the repository was opened with".to_owned(),
+                Err(error) if error.is_unsupported() => {
+                    steps.leave(layout::CONFIG, error);
+                    return Ok(());
+                }
                 Err(error) => said(error)?,
             },
             Err(error) => said(error)?,
@@ -141,6 +145,7 @@ impl Repository {
                 Ok(slot) if slot.repository() != self.id() => {}
                 Ok(_) => own_is_sound |= id == self.slot(),
                 Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) => damaged.push((id, said(error)?)),
             }
         }
@@ -177,6 +182,7 @@ impl Repository {
                 Ok(record) => {
                     small.series.insert(self.keyring().series_tag(&record.series), record.series);
                 }
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) if options.remove_damaged_writers => {
                     steps.add(name, said(error)?, RepairAction::Delete);
                     small.tasks.push(Task::Delete(name));
@@ -199,6 +205,7 @@ impl Repository {
                 Ok(true) => newest = newest.max(number),
                 Ok(false) => {}
                 Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) => damaged.push((number, name, said(error)?)),
             }
         }
@@ -265,6 +272,7 @@ impl Repository {
                     Ok(Some(kept)) => newest = Newest::of(*number, kept, &numbers),
                     Ok(None) => {}
                     Err(error) if error.is_not_found() => {}
+                    Err(error) if error.is_unsupported() => steps.leave(Name::Kept(tag, *number), error),
                     Err(error) => damaged.push((*number, said(error)?)),
                 }
             }
@@ -299,7 +307,7 @@ impl Repository {
         // The newest that is known, here or from the copy, holds; and what says so must come after all of them.
         for (number, _, there) in &lists {
             if let Some((_, kept)) = there.as_ref().filter(|_| *number > newest.number) {
-                *newest = Newest { number: *number, next, damaged: None, kept: kept.clone() };
+                *newest = Newest { number: *number, next, unreadable: None, kept: kept.clone() };
             }
         }
         let known = newest.number;
@@ -389,7 +397,7 @@ impl Repository {
     pub(super) async fn lists_there(&self, options: &RepairOptions) -> Result<Lists> {
         let Some(other) = &options.other else { return Ok(Lists::new()) };
         match other.timelines().kept_of(None).await {
-            Err(error) => said(error).map(|_| Lists::new()),
+            Err(error) => said_there(error).map(|_| Lists::new()),
             theirs => theirs,
         }
     }
@@ -531,7 +539,7 @@ impl Repository {
             return Err(changed());
         }
         self.close_holes(&name, list.tag, &list.gone).await?;
-        let before = Newest { damaged: None, ..newest };
+        let before = Newest { unreadable: None, ..newest };
         if kept::publish(self.store(), self.keyring(), self.surroundings(), &name, &before, list.kept).await? {
             Ok(())
         } else {

@@ -78,6 +78,8 @@ struct Line<'a> {
     sound: BTreeMap<u64, Placed>,
     /// What can't be read, and why.
     damaged: BTreeMap<u64, String>,
+    /// What a newer version may read.
+    unknown: BTreeSet<u64>,
     work: &'a mut SeriesWork,
     steps: &'a mut Steps,
 }
@@ -105,8 +107,9 @@ impl Repository {
             let kept_of = |lists: &Lists| lists.get(&tag).map(|newest| newest.kept.clone()).unwrap_or_default();
             let (kept, kept_there) = (kept_of(lists), kept_of(lists_there));
             let theirs = theirs.remove(&tag).unwrap_or_default();
-            let (sound, damaged, work, steps) = (BTreeMap::new(), BTreeMap::new(), &mut work, &mut *steps);
-            let mut line = Line { tag, kept, kept_there, options, theirs, sound, damaged, work, steps };
+            let (sound, damaged, unknown) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+            let (work, steps) = (&mut work, &mut *steps);
+            let mut line = Line { tag, kept, kept_there, options, theirs, sound, damaged, unknown, work, steps };
             self.plan_series(&mut line, numbers).await?;
             let Line { kept, sound, .. } = line;
             let name = |number| CommitName { tag, number };
@@ -154,6 +157,10 @@ impl Repository {
         for (number, record) in read {
             match record {
                 Ok(placed) => line.take(number, placed),
+                Err(error) if error.is_unsupported() => {
+                    line.steps.leave(line.name(number), error);
+                    line.unknown.insert(number);
+                }
                 Err(error) => drop(line.damaged.insert(number, said(error)?)),
             }
         }
@@ -174,17 +181,15 @@ impl Repository {
 
     /// The numbers before the highest that can be read which have no record.
     async fn plan_gaps(&self, line: &mut Line<'_>, highest: u64) -> Result<()> {
-        let known = (line.sound.len() + line.damaged.len()) as u64;
+        let known = (line.sound.len() + line.damaged.len() + line.unknown.len()) as u64;
         if highest.saturating_sub(known) > GAP_MAX && line.kept.through + GAP_MAX < highest {
             let (object, problem) = (layout::series_prefix(&line.tag), "too many numbers before its last are missing");
             let advice = "restore the series from a copy of the repository";
             line.steps.advise(object, problem, RepairAction::None, advice);
             return Ok(());
         }
-        let missing: Vec<u64> = (1..highest)
-            .filter(|number| line.kept.counts(*number))
-            .filter(|number| !line.sound.contains_key(number) && !line.damaged.contains_key(number))
-            .collect();
+        let missing: Vec<u64> =
+            (1..highest).filter(|number| line.kept.counts(*number)).filter(|number| !line.has(*number)).collect();
         for number in missing {
             match line.theirs_of(number).await? {
                 Some((bytes, placed)) => line.restore(number, MISSING.to_owned(), bytes, placed),
@@ -207,8 +212,9 @@ impl Repository {
         let mut tip = highest;
         while let Some(placed) = line.sound.get(&tip) {
             let (next, hash) = (tip + 1, placed.hash);
-            let is_free = !line.sound.contains_key(&next) && !line.damaged.contains_key(&next);
-            let Some((bytes, placed)) = (if is_free { line.theirs_of(next).await? } else { None }) else { break };
+            let Some((bytes, placed)) = (if line.has(next) { None } else { line.theirs_of(next).await? }) else {
+                break;
+            };
             if placed.record.predecessor != Some(hash) {
                 break;
             }
@@ -229,7 +235,13 @@ impl Line<'_> {
 
     /// The highest number whose record can be read. No other name says how far the series goes.
     fn highest(&self) -> u64 {
-        self.sound.last_key_value().map_or(0, |(number, _)| *number)
+        let sound = self.sound.last_key_value().map_or(0, |(number, _)| *number);
+        self.unknown.last().map_or(sound, |number| sound.max(*number))
+    }
+
+    /// Whether something is under the name of a number.
+    fn has(&self, number: u64) -> bool {
+        self.sound.contains_key(&number) || self.damaged.contains_key(&number) || self.unknown.contains(&number)
     }
 
     fn take(&mut self, number: u64, placed: Placed) {

@@ -88,6 +88,7 @@ impl Repository {
             // Of one that is gone nobody knows the hash, and nobody checks it.
             predecessor: (name.number > 1).then_some(hash),
             body: Body::Tombstone,
+            extensions: Default::default(),
         };
         let text = Name::Commit(name).to_string();
         let sealed = object::seal_record(&record, Kind::Snapshot, &text, self.keyring(), self.surroundings())?;

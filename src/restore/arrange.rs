@@ -198,6 +198,10 @@ impl Arranger {
             self.session.failed(&name, &Error::invalid(format!("the entry {bar}"), *reason));
             return;
         }
+        if let Err(error) = kind.require_known(&name) {
+            self.skip(name, &error, out);
+            return;
+        }
         let metadata = metadata.unwrap_or_else(|error| {
             self.session.failed(&name, &error);
             Metadata::default()
@@ -229,6 +233,17 @@ impl Arranger {
         } else if placed.is_err() {
             self.barred = Some((name, "the folder could not be created"));
         }
+    }
+
+    /// Passes over an entry that isn't understood. What stands in its place in the destination stays.
+    fn skip(&mut self, name: Key, error: &Error, out: &mut Arranged) {
+        self.session.failed(&name, error);
+        if let Ok(Some(key)) = self.selection.place(&name)
+            && let Err(error) = self.approach(&key, out).map(|()| self.pass(&key))
+        {
+            self.session.failed(&name, &error);
+        }
+        self.barred = Some((name, "it isn't restored, so nothing can be below it"));
     }
 
     fn count(&mut self, kind: EntryKind, size: u64) {

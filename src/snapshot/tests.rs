@@ -48,6 +48,7 @@ fn record(body: Body) -> Record {
         clock: Timestamp::from_nanos(NOW.as_nanos() - 5),
         predecessor: Some(RecordHash::new([0xc3; 32])),
         body,
+        extensions: Default::default(),
     }
 }
 

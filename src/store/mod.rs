@@ -8,11 +8,8 @@
 //! reports that it exists; there is no other way to write, but for a probe of
 //! rights, which tries it on an object of its own.
 
-<<<<<<< HEAD
 mod aside;
-=======
 mod local;
->>>>>>> edge
 mod location;
 mod rights;
 mod temporary;

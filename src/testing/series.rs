@@ -42,8 +42,15 @@ pub(crate) async fn write(repository: &Repository, series: &str, count: u64, bod
         let text = Name::Commit(name).to_string();
         let sealed = body(number).map(|body| {
             let predecessor = (number > 1).then(|| RecordHash::new([7; 32]));
-            let record =
-                Record { series: series.to_owned(), number, time: at(number), clock: at(number), predecessor, body };
+            let record = Record {
+                series: series.to_owned(),
+                number,
+                time: at(number),
+                clock: at(number),
+                predecessor,
+                body,
+                extensions: Default::default(),
+            };
             seal_record(&record, Kind::Snapshot, &text, keyring, surroundings).unwrap()
         });
         repository.store().create(&text, sealed.unwrap_or_default().into()).await.unwrap();

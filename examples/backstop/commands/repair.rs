@@ -34,7 +34,11 @@ pub(crate) async fn repair(global: &Global, arguments: &RepairArguments, output:
     }
     if arguments.dry_run || !plan.is_due() {
         output.summary(|| json::repair_plan(&plan), || describe_plan(&plan))?;
-        return Ok(if plan.is_sound() { Done::Complete } else { Done::Found });
+        return Ok(match plan.has_damage() {
+            true => Done::Found,
+            false if plan.is_sound() => Done::Complete,
+            false => Done::Partial,
+        });
     }
     let watch = Watch::start(global);
     let operation = repository.repair(plan, watch.progress());

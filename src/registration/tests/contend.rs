@@ -9,7 +9,6 @@ use super::super::*;
 use crate::blobs::{Stored, WriteOptions};
 use crate::crypto::Secret;
 use crate::id::BlobId;
-use crate::layout;
 use crate::repository::{CreateOptions, OpenOptions, Repository};
 use crate::snapshot::SnapshotStats;
 use crate::testing::stores::{CountingStore, Fault, FaultyStore, Kind as Call, Reply};
@@ -89,6 +88,7 @@ async fn fence(repository: &Repository) {
         clock: tip.time,
         predecessor: Some(tip.hash),
         body: Body::Tombstone,
+        extensions: Default::default(),
     };
     let name = Name::Commit(target).to_string();
     let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
