@@ -32,6 +32,7 @@ mod registered;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 
 pub(crate) use registered::{
     Registered, RegistrationRecord, clear_ended, open_registration, registered, still_running,
@@ -263,7 +264,10 @@ impl Registration {
             // What gives an older one back is no newer than that.
             Some(snapshot) if snapshot.origin.is_none() => (Some(snapshot.clone()), Some(snapshot)),
             // A tombstone changed nothing, and what was forgotten may be about to go.
-            _ => self.timelines.newest_and_latest(&self.tag, Some(Moment::Number(name.number))).await?,
+            _ => {
+                let looked = self.timelines.newest_and_latest(&self.tag, Some(Moment::Number(name.number)));
+                looked.boxed().await?
+            }
         };
         if let Some(newest) = &newest {
             self.require_past(newest)?;

@@ -3,7 +3,7 @@
 //! Their footers are the index meanwhile. Who reads a snapshot names the packs
 //! that its record names; they are read when something isn't found otherwise.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use crate::codec::{Decode, Encode};
@@ -137,7 +137,7 @@ impl RecentPack {
 #[derive(Debug, Default)]
 pub(super) struct Recent {
     order: VecDeque<ObjectId>,
-    packs: HashMap<ObjectId, State>,
+    packs: BTreeMap<ObjectId, State>,
     /// Blobs of those that were read.
     blobs: usize,
 }

@@ -80,7 +80,11 @@ impl Walk {
             self.highest = match self.until {
                 None => u64::MAX,
                 Some(Moment::Number(number)) => number,
-                Some(Moment::Time(time)) => self.timelines.number_at(&self.tag, &buckets, &newest.kept, time).await?,
+                Some(Moment::Time(time)) => {
+                    // Boxed: few come here, and every walk would be as large.
+                    let search = self.timelines.number_at(&self.tag, &buckets, &newest.kept, time);
+                    search.boxed().await?
+                }
             };
             buckets.retain(|bucket| *bucket <= self.highest / BUCKET);
             (self.kept, self.buckets) = (newest.kept, Some(buckets));
