@@ -2,7 +2,7 @@
 //!
 //! A bucket's names are listed when the walk gets there, and no more records
 //! are read ahead than the caller asks for: what the newest few cost doesn't
-//! depend on the length of the series. A time is turned into a number first.
+//! depend on the length of the series. A time is searched for first.
 //! Records that can't be used are put aside.
 
 use futures::future::BoxFuture;
@@ -82,12 +82,18 @@ impl Walk {
                 Some(Moment::Number(number)) => number,
                 Some(Moment::Time(time)) => {
                     // Boxed: few come here, and every walk would be as large.
-                    let search = self.timelines.number_at(&self.tag, &buckets, &newest.kept, time);
-                    search.boxed().await?
+                    let search = self.timelines.newest_at(&self.tag, &buckets, &newest.kept, time);
+                    let first = search.boxed().await?;
+                    let before = first.as_ref().map_or(0, |first| first.record.number - 1);
+                    self.reading.extend(first.map(|first| std::future::ready(Ok(Some(first))).boxed()));
+                    before
                 }
             };
             buckets.retain(|bucket| *bucket <= self.highest / BUCKET);
             (self.kept, self.buckets) = (newest.kept, Some(buckets));
+            if !self.reading.is_empty() {
+                return Ok(true);
+            }
         }
         let Some(bucket) = self.buckets.as_mut().and_then(Vec::pop) else { return Ok(false) };
         self.names = self.timelines.names_in(&self.tag, bucket).await?;
