@@ -11,10 +11,13 @@
 //! doesn't: it bounds what is allocated, wants every byte used, and wants the
 //! value to encode to the bytes it came from.
 
+mod extensions;
+
 pub(crate) use bincode::de::Decoder;
 pub(crate) use bincode::enc::Encoder;
 pub(crate) use bincode::error::{DecodeError, EncodeError};
 pub(crate) use bincode::{Decode, Encode, impl_borrow_decode};
+pub(crate) use extensions::{Extended, Extensions};
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use bincode::de::read::Reader;

@@ -61,7 +61,12 @@ impl Repository {
                     Some(Name::Snapshot(_)) => &mut stats.snapshots,
                     Some(Name::Writer(_)) => &mut stats.writers,
                     Some(
-                        Name::Key(_) | Name::Config | Name::Kept(..) | Name::Collection(_) | Name::CollectionEnd(_),
+                        Name::Key(_)
+                        | Name::Roster(..)
+                        | Name::Config
+                        | Name::Kept(..)
+                        | Name::Collection(_)
+                        | Name::CollectionEnd(_),
                     ) => &mut stats.others,
                     None => &mut stats.foreign,
                 };

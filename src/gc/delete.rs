@@ -115,7 +115,7 @@ impl Repository {
 
     /// Deletes key slots that open another repository: a creation that was cut off leaves one behind.
     async fn tidy_slots(&self, report: &mut GcReport) -> Result<()> {
-        for (id, slot) in self.slots().await? {
+        for (id, slot) in self.slots().await?.1 {
             if slot.repository() != self.id() && id != self.slot() {
                 self.remove(Name::Key(id), report).await?;
             }

@@ -262,7 +262,7 @@ impl Repository {
     /// # Errors
     /// [`Error::AppendOnly`] if the repository was opened with a secret that may not delete.
     pub async fn gc(&self, plan: GcPlan, progress: Arc<dyn Progress>) -> Result<GcReport> {
-        self.keyring().require_administrator("collect garbage")?;
+        self.require_administrator("collect garbage")?;
         let mut report = GcReport::default();
         if !plan.is_due() {
             report.finished = true;

@@ -16,6 +16,7 @@ use crate::registration::RegistrationRecord;
 use crate::repair::records::GAP_MAX;
 use crate::repair::{RepairAction, RepairOptions, Steps, said};
 use crate::repository::Repository;
+use crate::roster::{ROSTER_MAX, Roster};
 use crate::slot::{SLOT_MAX, Slot};
 
 /// Something to be done with one small object.
@@ -101,7 +102,7 @@ impl Repository {
     }
 
     async fn plan_config(&self, small: &mut Small, steps: &mut Steps) -> Result<()> {
-        let wanted = Bytes::from(self.config().seal(self.keyring()));
+        let wanted = self.config_bytes().clone();
         let problem = match self.store().get(layout::CONFIG, CONFIG_MAX).await {
             Ok(bytes) if bytes == wanted => return Ok(()),
             Ok(bytes) => match Config::parse(&bytes) {
@@ -115,11 +116,51 @@ impl Repository {
         Ok(())
     }
 
+    /// A damaged roster is copied, or goes: then the one before it holds.
+    async fn plan_roster(
+        &self,
+        name: Name,
+        options: &RepairOptions,
+        small: &mut Small,
+        steps: &mut Steps,
+    ) -> Result<()> {
+        let open = |bytes: &[u8]| Roster::open(bytes, name, self.id(), self.keyring().administrator_public());
+        let problem = match self.store().get(&name.to_string(), ROSTER_MAX).await.and_then(|bytes| open(&bytes)) {
+            Err(Error::Corrupt { reason, .. }) => reason,
+            Err(error @ Error::Store { .. }) => return Err(error),
+            // What is newer, or isn't the administrator's, does no harm.
+            _ => return Ok(()),
+        };
+        let is_sound = |bytes: &[u8]| match open(bytes)? {
+            Some(_) => Ok(()),
+            None => Err(Error::corrupt(name, "it isn't the administrator's")),
+        };
+        let there = match &options.other {
+            Some(other) => other.sound_bytes(&name, ROSTER_MAX, is_sound).await?,
+            None => None,
+        };
+        match there {
+            Some(bytes) => {
+                steps.add(name, problem, RepairAction::CopyObject);
+                small.tasks.push(Task::Put(name, bytes));
+            }
+            None => {
+                let advice = "the change of keys that it was is undone if it was the last: look at `key list`, and rotate";
+                steps.advise(name, problem, RepairAction::Delete, advice);
+                small.tasks.push(Task::Delete(name));
+            }
+        }
+        Ok(())
+    }
+
     async fn plan_keys(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
         let mut damaged = Vec::new();
         let mut own_is_sound = false;
         for (name, _) in self.known(layout::KEYS).await? {
-            let Name::Key(id) = name else { continue };
+            let Name::Key(id) = name else {
+                self.plan_roster(name, options, small, steps).await?;
+                continue;
+            };
             let read = self.store().get(&name.to_string(), SLOT_MAX).await;
             match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
                 // It opens nothing here, and isn't ours to delete.

@@ -90,7 +90,7 @@ impl Store {
     }
 
     fn new(inner: Arc<dyn ObjectStore>, description: String, shared_file_system: bool) -> Self {
-        Self { inner, description: description.into(), shared_file_system, folder: None }
+        Self { inner, description: description.into(), shared_file_system, refusal: None, folder: None }
     }
 
     fn connect_url(url: &Url, intent: Intent) -> Result<Self> {
