@@ -232,7 +232,7 @@ fn kinds_have_numbers() {
 fn secrets_are_not_shown() {
     assert_eq!(format!("{:?}", Secret::passphrase("swordfish")), "Secret::passphrase(..)");
     assert_eq!(format!("{:?}", Secret::key([7; 32])), "Secret::key(..)");
-    assert!(!format!("{:?}", keyring()).contains(|c: char| c.is_ascii_digit() && c != '1'));
+    assert!(!format!("{:?}", keyring()).contains(|c: char| c.is_ascii_digit() && c != '0'));
 }
 
 #[test]

@@ -407,7 +407,8 @@ async fn a_feature_that_is_needed_to_write_leaves_reading_and_refuses_every_chan
     refused("merge", opened.merge(&merge).await.map(drop));
     let gc = opened.plan_gc(&crate::GcOptions::default()).await.unwrap();
     refused("collect", opened.gc(gc, Arc::new(crate::NoProgress)).await.map(drop));
-    let forget = opened.plan_forget(&crate::ForgetOptions::default()).await.unwrap();
+    let policy = crate::RetentionPolicy::default().with_last(1);
+    let forget = opened.plan_forget(&crate::ForgetOptions::default().with_policy(policy)).await.unwrap();
     refused("forget", opened.forget(&forget).await.map(drop));
     let repair = opened.plan_repair(&crate::RepairOptions::default(), Arc::new(crate::NoProgress)).await.unwrap();
     refused("repair", opened.repair(repair, Arc::new(crate::NoProgress)).await.map(drop));
@@ -486,9 +487,14 @@ async fn the_last_slot_is_remembered_beside_the_cache() {
 #[tokio::test]
 async fn there_is_an_end_to_keys_before_any_is_left_untried() {
     let (store, first) = repository().await;
+    let Found { number, mut members } = first.look_at_keys().await.unwrap();
     for number in 0..61u8 {
-        first.add_append_only_key(&Secret::key([100 + number; 32]), "").await.unwrap();
+        let (id, object) = planted(&first.keyring().append_only(), [100 + number; 32], &first);
+        let public = Slot::parse(&object, &id).unwrap().public();
+        put(&store, &Name::Key(id).to_string(), object).await;
+        members.push(Member { slot: id, append_only: true, public });
     }
+    assert!(first.publish_roster(number, members, first.keyring()).await.unwrap());
     let before = key_names(&first).await;
     assert!(matches!(first.add_key(&Secret::key([9; 32]), "").await, Err(Error::Invalid { .. })));
     assert_eq!(key_names(&first).await, before);
