@@ -11,8 +11,9 @@ pub(crate) async fn init(global: &Global, arguments: &InitArguments, output: &mu
     let location = connection::location(global);
     let text = || {
         format!(
-            "created repository {} at {location}\nkeep its passphrase or key safe: without one nothing can be restored",
-            repository.id()
+            "created repository {} at {location}\nits fingerprint is {}\nkeep its passphrase or key safe: without one nothing can be restored",
+            repository.id(),
+            repository.fingerprint()
         )
     };
     output.summary(|| json::created(&repository, location), text)?;
