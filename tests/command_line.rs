@@ -184,7 +184,8 @@ fn keys_are_added_listed_and_removed() {
     let setting = Setting::created();
     fs::write(setting.path("phrase"), "correct horse\n").unwrap();
     setting.succeed(&["key", "add", "--new-passphrase-file", "phrase", "--label", "for people"]);
-    let keys = of_type(&setting.objects(&["key", "list"]), "key");
+    let objects = setting.objects(&["key", "list"]);
+    let keys = of_type(&objects, "key");
     let kinds: Vec<_> = keys.iter().map(|key| key["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["key", "passphrase"]);
     assert!(setting.succeed(&["key", "list"]).contains("for people"));
