@@ -160,15 +160,16 @@ impl Repository {
 
     /// What opens the repository now.
     async fn look_at_keys(&self) -> Result<Found> {
-        let standing = self.standing().await?;
-        self.learn(&standing)?;
-        let members = match &standing {
+        self.found(&self.standing().await?)
+    }
+
+    fn found(&self, standing: &Standing) -> Result<Found> {
+        self.learn(standing)?;
+        let members = match standing {
             Standing::Roster(roster) => roster.members(),
-            Standing::First(slot) => vec![Member {
-                slot: *slot,
-                append_only: self.is_append_only(),
-                public: self.slot_key().public()?,
-            }],
+            Standing::First(slot) => {
+                vec![Member { slot: *slot, append_only: self.is_append_only(), public: self.slot_key().public()? }]
+            }
         };
         Ok(Found { number: standing.number(), members })
     }
@@ -189,33 +190,47 @@ impl Repository {
     async fn add_slot(&self, secret: &Secret, label: &str, append_only: bool) -> Result<KeySlot> {
         self.require_administrator("add a key")?;
         let mut tried = Vec::new();
-        let mut added = None;
         for _ in 0..CONTESTS {
             let Found { number, mut members } = self.look_at_keys().await?;
             let untried: Vec<_> = members.iter().map(|it| it.slot).filter(|slot| !tried.contains(slot)).collect();
             if let Some(slot) = self.trial(secret).opens_any(self.store(), &untried).await? {
-                self.discard(added.as_ref()).await;
-                let reason = "this secret opens the repository already, with that key; remove it first, or take another";
+                let reason =
+                    "this secret opens the repository already, with that key; remove it first, or take another";
                 return Err(Error::conflict(Name::Key(slot), reason));
             }
             tried.extend(untried);
             if members.len() >= MEMBERS_MAX {
-                self.discard(added.as_ref()).await;
                 let reason = format!("it has {MEMBERS_MAX} keys, which is as many as there can be; remove one first");
                 return Err(Error::invalid(layout::KEYS, reason));
             }
-            let (id, slot) = match added.take() {
-                Some(added) => added,
-                None => self.create_slot(secret, label, append_only).await?,
-            };
+            // Another one each time: see `needless_slots`.
+            let (id, slot) = self.create_slot(secret, label, append_only).await?;
             members.push(Member { slot: id, append_only, public: slot.public() });
             if self.publish_roster(number, members, self.keyring()).await? {
                 return Ok(slot.describe(id, false, true));
             }
-            added = Some((id, slot));
+            self.store().delete(&Name::Key(id).to_string()).await?;
         }
-        self.discard(added.as_ref()).await;
         Err(contested())
+    }
+
+    /// Slots that open nothing and that nobody is about to add, so that they may be deleted.
+    ///
+    /// Who adds a slot looks at the newest roster, creates the slot, and makes the next roster. So once a roster is
+    /// made after a listing, no slot that is in the listing and in no roster can come into one.
+    pub(crate) async fn needless_slots(&self) -> Result<Vec<ObjectId>> {
+        let (standing, slots) = self.slots().await?;
+        let members = standing.slots();
+        let mut needless: Vec<_> = slots.into_iter().map(|(id, _)| id).filter(|id| !members.contains(id)).collect();
+        if needless.is_empty() || !members.contains(&self.slot()) {
+            return Ok(Vec::new());
+        }
+        let Found { number, members } = self.found(&standing)?;
+        if !self.publish_roster(number, members, self.keyring()).await? {
+            // Others change the keys: the next time.
+            needless.clear();
+        }
+        Ok(needless)
     }
 
     async fn create_slot(&self, secret: &Secret, label: &str, append_only: bool) -> Result<(ObjectId, Slot)> {
@@ -227,13 +242,6 @@ impl Repository {
         let (id, bytes) = slot.to_object();
         self.store().create(&Name::Key(id).to_string(), bytes.into()).await?;
         Ok((id, slot))
-    }
-
-    /// Deletes a slot that no roster names.
-    async fn discard(&self, slot: Option<&(ObjectId, Slot)>) {
-        if let Some((id, _)) = slot {
-            drop(self.store().delete(&Name::Key(*id).to_string()).await);
-        }
     }
 }
 

@@ -17,9 +17,7 @@
 
 use crate::clock::Surroundings;
 use crate::codec::{self, Decode, Encode};
-use crate::crypto::{
-    Keyring, Kind, Opener, Part, PublicKey, SALT_LEN, Salt, Sealer, Signature, TAG_LEN, is_signed,
-};
+use crate::crypto::{Keyring, Kind, Opener, Part, PublicKey, SALT_LEN, Salt, Sealer, Signature, TAG_LEN, is_signed};
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 
@@ -258,12 +256,7 @@ pub(crate) fn sign_clear(out: &mut Vec<u8>, kind: Kind, name: &str, keyring: &Ke
 }
 
 /// Cuts the signature off what [`sign_clear`] returned; nothing if it isn't by the holder of `administrator`.
-pub(crate) fn open_clear<'a>(
-    bytes: &'a [u8],
-    kind: Kind,
-    name: &str,
-    administrator: &PublicKey,
-) -> Option<&'a [u8]> {
+pub(crate) fn open_clear<'a>(bytes: &'a [u8], kind: Kind, name: &str, administrator: &PublicKey) -> Option<&'a [u8]> {
     let (said, signature) = bytes.split_last_chunk::<SIGNATURE_LEN>()?;
     is_signed(administrator, &clear_message(said, kind, name), signature).then_some(said)
 }

@@ -285,7 +285,10 @@ impl Repository {
         let config = Config::parse(&bytes)?;
         config.require_fingerprint(options.fingerprint, store.description())?;
         if let Some(feature) = config.needed_to_write() {
-            store = store.read_only(layout::CONFIG, format!("changing the repository needs {feature}; use a version that has it"));
+            store = store.read_only(
+                layout::CONFIG,
+                format!("changing the repository needs {feature}; use a version that has it"),
+            );
         }
         let Config { repository, administrator, first_slot, .. } = &config;
         let standing = roster::standing(&store, &listed?, *repository, administrator, *first_slot).await?;
@@ -315,7 +318,7 @@ impl Repository {
         let (index_of, memory_of) = (Arc::clone(&index), Arc::clone(&memory));
         let reader = Arc::new(BlobReader::new(store.clone(), Arc::clone(&keyring), index_of, memory_of));
         let chunker = Arc::new(Chunker::new(config.chunker, keyring.gear_table()));
-        let splitter = Splitter::new(config.tree.clone(), keyring.tree_cuts());
+        let splitter = Splitter::new(config.tree.clone(), *keyring.tree_cuts());
         let timelines = Timelines::new(store.clone(), Arc::clone(&keyring));
         let parts = Parts { store, keyring, index, memory, surroundings };
         Self(Arc::new(Inner {

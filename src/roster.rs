@@ -15,6 +15,9 @@
 //!
 //! A roster grants the newest generation's secret to each slot's public key. Older generations are sealed under it.
 
+use bytes::Bytes;
+use futures::StreamExt;
+
 use crate::clock::{Surroundings, Timestamp};
 use crate::codec::{self, Decode, Encode, Extended, Extensions};
 use crate::crypto::{Grant, Keyring, Kind, PublicKey, SlotKey, SlotPublic};
@@ -29,6 +32,9 @@ pub(crate) const MEMBERS_MAX: usize = 64;
 
 /// No roster is longer: 64 slots, 1024 generations, and room for extensions.
 pub(crate) const ROSTER_MAX: u64 = 128 << 10;
+
+/// Rosters read at a time, where the newest isn't the administrator's.
+const CONCURRENCY: usize = 16;
 
 /// How many objects that look like rosters and aren't the administrator's are passed over.
 const FORGED_MAX: usize = 1024;
@@ -133,7 +139,14 @@ impl Roster {
 
     /// The slots that open the repository.
     pub(crate) fn members(&self) -> Vec<Member> {
-        self.entries.iter().map(|Entry { slot, append_only, public, .. }| Member { slot: *slot, append_only: *append_only, public: *public }).collect()
+        self.entries
+            .iter()
+            .map(|Entry { slot, append_only, public, .. }| Member {
+                slot: *slot,
+                append_only: *append_only,
+                public: *public,
+            })
+            .collect()
     }
 
     /// Its name; takes the administrator's key.
@@ -217,22 +230,42 @@ pub(crate) async fn standing(
 ) -> Result<Standing> {
     let mut names: Vec<_> = listed.iter().filter_map(|listed| roster_name(&listed.name)).collect();
     names.sort_unstable();
-    for name in names.iter().rev().take(FORGED_MAX) {
-        let object = name.to_string();
-        match store.get(&object, ROSTER_MAX).await.and_then(|bytes| Roster::open(&bytes, *name, repository, administrator)) {
-            Ok(Some(roster)) => return Ok(Standing::Roster(Box::new(roster))),
-            Ok(None) => tracing::warn!(name = object, "a roster of keys isn't signed by the administrator, and is ignored"),
-            Err(error) if error.is_corrupt() || error.is_not_found() => {
-                tracing::warn!(name = object, %error, "a roster of keys can't be used");
+    let newest_first: Vec<_> = names.iter().rev().copied().take(FORGED_MAX).collect();
+    // Nearly always the first one holds, and none of the others is read.
+    let (first, others) = newest_first.split_at(newest_first.len().min(1));
+    for names in [first, others] {
+        let read = |name: Name| async move { (name, store.get(&name.to_string(), ROSTER_MAX).await) };
+        let mut read = futures::stream::iter(names.iter().copied()).map(read).buffered(CONCURRENCY);
+        while let Some((name, bytes)) = read.next().await {
+            if let Some(roster) = judge(name, bytes, repository, administrator)? {
+                return Ok(Standing::Roster(Box::new(roster)));
             }
-            Err(error) => return Err(error),
         }
     }
     if names.len() > FORGED_MAX {
-        let reason = format!("more than {FORGED_MAX} objects look like rosters and aren't the administrator's; delete them");
+        let reason =
+            format!("more than {FORGED_MAX} objects look like rosters and aren't the administrator's; delete them");
         return Err(Error::corrupt(layout::KEYS, reason));
     }
     Ok(Standing::First(first_slot))
+}
+
+/// The roster, if it is the administrator's and can be used.
+fn judge(
+    name: Name,
+    bytes: Result<Bytes>,
+    repository: RepositoryId,
+    administrator: &PublicKey,
+) -> Result<Option<Roster>> {
+    match bytes.and_then(|bytes| Roster::open(&bytes, name, repository, administrator)) {
+        Ok(Some(roster)) => return Ok(Some(roster)),
+        Ok(None) => tracing::warn!(%name, "a roster of keys isn't signed by the administrator, and is ignored"),
+        Err(error) if error.is_corrupt() || error.is_not_found() => {
+            tracing::warn!(%name, %error, "a roster of keys can't be used");
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(None)
 }
 
 /// Creates `roster` unless its number is taken: then nothing has changed, and the keys are to be looked at again.

@@ -12,7 +12,9 @@
 
 use crate::clock::{Surroundings, Timestamp};
 use crate::codec::{self, Decode, Encode, Extended, Extensions};
-use crate::crypto::{Argon2Limit, Cost, KEYRING_MAX, Kdf, Keyring, Kind, PRIVATE_OVERHEAD, Secret, SlotKey, SlotPublic};
+use crate::crypto::{
+    Argon2Limit, Cost, KEYRING_MAX, Kdf, Keyring, Kind, PRIVATE_OVERHEAD, Secret, SlotKey, SlotPublic,
+};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, RepositoryId};
 use crate::layout::Name;

@@ -6,9 +6,10 @@
 
 use backstop::{
     BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, ForgetPlan, ForgetReport,
-    ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeyRotation, KeySlot, MergePlan, MergeReport, Metadata, PackFate, PackReason,
-    Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository, RepositoryStats, RestoreReport,
-    Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, Timestamp, Usage, WaitingFor,
+    ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeyRotation, KeySlot, MergePlan, MergeReport, Metadata,
+    PackFate, PackReason, Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository,
+    RepositoryStats, RestoreReport, Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, Timestamp, Usage,
+    WaitingFor,
 };
 use serde_json::{Map, Value, json};
 

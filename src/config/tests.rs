@@ -133,7 +133,9 @@ fn what_is_needed_and_not_known_is_named() {
     assert_eq!(read.needed_to_write(), Some("erasure"));
     let read = Config::parse(&sealed(&with(Features { optional: some(), ..Features::default() }))).unwrap();
     assert_eq!(read.needed_to_write(), None);
-    for wrong in [vec!["b", "a"], vec!["a", "a"], vec![""], vec!["A"], vec!["a b"], vec!["\u{e4}"], vec![&*"x".repeat(33)]] {
+    for wrong in
+        [vec!["b", "a"], vec!["a", "a"], vec![""], vec!["A"], vec!["a b"], vec!["\u{e4}"], vec![&*"x".repeat(33)]]
+    {
         let features = Features { optional: wrong.iter().map(ToString::to_string).collect(), ..Features::default() };
         assert!(Config::parse(&sealed(&with(features))).unwrap_err().is_corrupt(), "{wrong:?}");
     }
@@ -154,10 +156,9 @@ fn a_fingerprint_stands_for_the_repository_and_its_administrator() {
     assert_eq!(fingerprint.to_string().len(), 29);
     assert_eq!(fingerprint.to_string().to_uppercase().parse::<Fingerprint>().unwrap(), fingerprint);
     assert_eq!(expected.parse::<Fingerprint>().unwrap(), fingerprint);
-    for other in [
-        Config { repository: RepositoryId::new([0; 16]), ..config() },
-        Config { administrator: [0; 32], ..config() },
-    ] {
+    for other in
+        [Config { repository: RepositoryId::new([0; 16]), ..config() }, Config { administrator: [0; 32], ..config() }]
+    {
         assert_ne!(other.fingerprint(), fingerprint);
     }
     for wrong in ["", "0123", &expected[1..], &format!("{expected}0"), &expected.replace(|_: char| true, "u")] {

@@ -180,16 +180,14 @@ impl Keyring {
     }
 
     /// The key under which tree keys are hashed to place cuts.
-    pub(crate) fn tree_cuts(&self) -> [u8; 32] {
-        blake3::derive_key(TREE_CUTS, &self.secrets().identity)
+    pub(crate) fn tree_cuts(&self) -> Zeroizing<[u8; 32]> {
+        Zeroizing::new(blake3::derive_key(TREE_CUTS, &self.secrets().identity))
     }
 
     /// The folder name of a series: tells an onlooker only whether two are the same.
     pub(crate) fn series_tag(&self, series: &str) -> SeriesTag {
         let key = Zeroizing::new(blake3::derive_key(SERIES_TAG, &self.secrets().identity));
-        let mut tag = [0; SeriesTag::LEN];
-        blake3::Hasher::new_keyed(&key).update(series.as_bytes()).finalize_xof().fill(&mut tag);
-        SeriesTag::new(tag)
+        SeriesTag::new(keyed_16(&key, series.as_bytes()))
     }
 
     /// Authenticates the config object, which is readable before any key is known.
@@ -237,7 +235,7 @@ impl Keyring {
     /// Appends a new random generation, and returns its number; nothing if there is no room for another.
     pub(crate) fn rotate(&self, surroundings: &Surroundings) -> Option<u32> {
         let secret = surroundings.random_secret::<32>();
-        let mut secrets = self.secrets().clone();
+        let mut secrets = self.secrets().with_room(1);
         let generation = secrets.newest().0.checked_add(1)?;
         (secrets.sealing.len() < GENERATIONS_MAX).then_some(())?;
         secrets.sealing.push((generation, *secret));
@@ -247,10 +245,10 @@ impl Keyring {
 
     /// Takes the generation that a copy has appended.
     pub(crate) fn adopt(&self, copy: &Self) {
-        let newest = *copy.secrets().newest();
-        let mut secrets = self.secrets().clone();
+        let newest = Zeroizing::new(*copy.secrets().newest());
+        let mut secrets = self.secrets().with_room(1);
         if secrets.of(newest.0).is_none() {
-            secrets.sealing.push(newest);
+            secrets.sealing.push(*newest);
             secrets.sealing.sort_unstable_by_key(|(generation, _)| *generation);
             self.replace(secrets);
         }
@@ -286,10 +284,11 @@ impl Keyring {
         let plain = history_key(secret)
             .open_in_place(zero_nonce(), Aad::from(context), &mut message)
             .map_err(|_| Error::corrupt(object, "its key history fails authentication"))?;
-        let mut told: Zeroizing<Vec<Generation>> = Zeroizing::new(codec::decode(plain, object)?);
-        told.push((generation, *secret));
-        let mut secrets = self.secrets().clone();
-        for (generation, secret) in told.iter() {
+        let older: Zeroizing<Vec<Generation>> = Zeroizing::new(codec::decode(plain, object)?);
+        let newest = Zeroizing::new((generation, *secret));
+        let in_order = older.is_empty() || are_generations(&older) && older.iter().all(|older| older.0 < generation);
+        let mut secrets = self.secrets().with_room(older.len() + 1);
+        for (generation, secret) in older.iter().chain([&*newest]) {
             match secrets.of(*generation) {
                 Some(known) if known != secret => {
                     let reason = format!("it has another secret for key generation {generation} than the key slot");
@@ -300,7 +299,7 @@ impl Keyring {
             }
         }
         secrets.sealing.sort_unstable_by_key(|(generation, _)| *generation);
-        if !are_generations(&told) || !are_generations(&secrets.sealing) {
+        if !in_order || !are_generations(&secrets.sealing) {
             return Err(Error::corrupt(object, "its key history has impossible generations"));
         }
         self.replace(secrets);
@@ -316,9 +315,7 @@ impl Keyring {
         let secrets = self.secrets();
         let seed = secrets.administrator.as_ref().ok_or(Error::AppendOnly { operation: "change the keys" })?;
         let key = Zeroizing::new(blake3::derive_key(ROSTER_NAME, seed));
-        let mut tag = [0; RosterTag::LEN];
-        blake3::Hasher::new_keyed(&key).update(&number.to_le_bytes()).finalize_xof().fill(&mut tag);
-        Ok(RosterTag::new(tag))
+        Ok(RosterTag::new(keyed_16(&key, &number.to_le_bytes())))
     }
 }
 
@@ -326,6 +323,19 @@ impl Secrets {
     #[expect(clippy::expect_used, reason = "there is one in every keyring, and none is ever taken away")]
     fn newest(&self) -> &Generation {
         self.sealing.last().expect("a key generation")
+    }
+
+    /// A copy to which so many generations can be added in place: growing would leave copies behind that nothing erases.
+    fn with_room(&self, more: usize) -> Self {
+        let mut sealing = Vec::with_capacity(self.sealing.len() + more);
+        sealing.extend_from_slice(&self.sealing);
+        let Self { identity, administrator, administrator_public, .. } = self;
+        Self {
+            identity: *identity,
+            sealing,
+            administrator: *administrator,
+            administrator_public: *administrator_public,
+        }
     }
 
     fn of(&self, generation: u32) -> Option<&[u8; 32]> {
@@ -337,6 +347,14 @@ impl Secrets {
 /// Whether there are some, not too many, and in order.
 fn are_generations(sealing: &[Generation]) -> bool {
     (1..=GENERATIONS_MAX).contains(&sealing.len()) && sealing.is_sorted_by(|a, b| a.0 < b.0)
+}
+
+/// The first 16 bytes of a keyed hash.
+fn keyed_16(key: &[u8; 32], message: &[u8]) -> [u8; 16] {
+    let hash = blake3::keyed_hash(key, message);
+    let mut first = [0; 16];
+    first.copy_from_slice(&hash.as_bytes()[..16]);
+    first
 }
 
 fn history_key(secret: &[u8; 32]) -> LessSafeKey {

@@ -19,7 +19,7 @@ pub(crate) use grant::{Grant, SlotKey, SlotPublic};
 pub(crate) use keyring::{IdKey, KEYRING_MAX, Keyring};
 pub(crate) use seal::{Kind, Opener, Part, SALT_LEN, Salt, Sealer, TAG_LEN};
 pub(crate) use sign::{PublicKey, Signature, is_signed};
-pub use slot::Secret;
 #[cfg(test)]
 pub(crate) use slot::Argon2id;
+pub use slot::Secret;
 pub(crate) use slot::{Argon2Limit, Cost, Kdf, PRIVATE_OVERHEAD};

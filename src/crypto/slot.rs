@@ -137,7 +137,8 @@ impl Kdf {
                 let Argon2id { memory_kib, passes, lanes } = codec::decode(&self.parameters, object)?;
                 let written = |memory, passes| u64::from(memory) * u64::from(passes);
                 let cost = written(memory_kib, passes);
-                if memory_kib > limit.memory_kib || cost > written(limit.memory_kib, limit.passes) || lanes > LANES_MAX {
+                if memory_kib > limit.memory_kib || cost > written(limit.memory_kib, limit.passes) || lanes > LANES_MAX
+                {
                     let reason = format!(
                         "its Argon2id takes {} MiB, {passes} passes and {lanes} lanes, which is more than this build \
                          spends unless told to: allow more when opening, if you trust the repository",
@@ -150,8 +151,10 @@ impl Kdf {
             KEYED if self.parameters.is_empty() => Ok(0),
             KEYED => Err(Error::corrupt(object, "a raw key takes no parameters")),
             number => {
-                let reason = format!("it needs a newer version: it stretches its secret in a way (number {number}) \
-                     that this build doesn't know");
+                let reason = format!(
+                    "it needs a newer version: it stretches its secret in a way (number {number}) \
+                     that this build doesn't know"
+                );
                 Err(Error::unsupported(object, reason))
             }
         }

@@ -85,7 +85,7 @@ fn derived_keys_are_what_the_format_says() {
     assert_eq!(keyring.node_id().id(b"x").as_bytes()[..], keyed("backstop v1 node id", b"x").as_bytes()[..20]);
     assert_eq!(keyring.series_tag("s").as_bytes()[..], keyed("backstop v1 series tag", b"s").as_bytes()[..16]);
     assert_eq!(keyring.config_mac(b"c"), keyed("backstop v1 config authentication", b"c"));
-    assert_eq!(keyring.tree_cuts(), blake3::derive_key("backstop v1 tree cuts", &identity));
+    assert_eq!(*keyring.tree_cuts(), blake3::derive_key("backstop v1 tree cuts", &identity));
     let mut gear = [0; 2048];
     let context = "backstop v1 chunker gear table";
     blake3::Hasher::new_derive_key(context).update(&identity).finalize_xof().fill(&mut gear);
@@ -257,6 +257,7 @@ fn a_new_generation_is_learnt_with_those_before_it() {
     });
     assert!(reader.learn(3, &secret, &history, b"other", "it").is_err());
     assert!(reader.learn(3, &[0; 32], &history, b"context", "it").is_err());
+    assert!(reader.learn(1, &secret, &history, b"context", "it").is_err(), "older than its own history");
     assert!(reader.learn(2, &secret, &history, b"context", "it").is_err(), "generation 2 has another secret");
     assert_eq!(reader.generation(), 0, "nothing was learnt");
     assert!(matches!(reader.opener(Kind::Snapshot, 3, &salt, "it"), Err(Error::Unsupported { .. })));

@@ -101,7 +101,8 @@ async fn a_planted_slot_opens_nothing_and_looks_planted() {
     assert!(keys.iter().all(|key| key.authentic == (key.id != id)), "{keys:?}");
     assert_eq!(keys.last().unwrap().id, id, "it comes last");
     // Named by a roster of the attacker's, it still isn't the administrator's.
-    let member = Member { slot: id, append_only: true, public: SlotKey::generate(first.surroundings()).public().unwrap() };
+    let member =
+        Member { slot: id, append_only: true, public: SlotKey::generate(first.surroundings()).public().unwrap() };
     let roster = Roster::new(first.id(), 98, vec![member], &stranger, first.surroundings()).unwrap();
     put(&store, &roster.name(&stranger).unwrap().to_string(), roster.seal(&stranger).unwrap()).await;
     assert_eq!(open(&store, SERVER).await.unwrap().slot(), own);
@@ -173,7 +174,8 @@ async fn a_slot_of_a_later_build_keeps_no_other_from_opening_and_is_rotated_too(
     open(&store, SERVER).await.unwrap();
     let refused = open(&store, [9; 32]).await.unwrap_err();
     assert!(matches!(&refused, Error::Unsupported { reason, .. } if reason.contains("newer version")), "{refused}");
-    let kinds: Vec<_> = first.keys().await.unwrap().into_iter().filter(|key| key.authentic).map(|key| key.kind).collect();
+    let kinds: Vec<_> =
+        first.keys().await.unwrap().into_iter().filter(|key| key.authentic).map(|key| key.kind).collect();
     assert!(kinds.len() == 4 && kinds.contains(&KeyKind::Newer));
     assert!(first.rotate_keys().await.unwrap().keys.contains(&id));
     assert!(first.add_key(&Secret::key([9; 32]), "").await.is_ok(), "it can't be told whether it opens that one");
@@ -369,7 +371,10 @@ async fn another_repository_in_its_place_shows_in_the_fingerprint() {
     open_as(&store, &Secret::key(SERVER), pinned(fingerprint)).await.unwrap();
     let (other, _) = repository().await;
     let refused = open_as(&other, &Secret::key(SERVER), pinned(fingerprint)).await.unwrap_err();
-    assert!(matches!(&refused, Error::OtherRepository { wanted, .. } if *wanted == fingerprint.to_string()), "{refused}");
+    assert!(
+        matches!(&refused, Error::OtherRepository { wanted, .. } if *wanted == fingerprint.to_string()),
+        "{refused}"
+    );
     // A config with the old id and the attacker's administrator is another one.
     let forger = Keyring::generate(first.surroundings());
     let config = Config { administrator: *forger.administrator_public(), ..first.config().clone() };
@@ -420,7 +425,8 @@ async fn a_feature_that_is_needed_to_write_leaves_reading_and_refuses_every_chan
 async fn names(store: &Shared) -> Vec<String> {
     let at: Arc<dyn ObjectStore> = Arc::clone(store) as _;
     let listed: Vec<_> = futures::TryStreamExt::try_collect(at.list(None)).await.unwrap();
-    let mut names: Vec<_> = listed.into_iter().map(|meta: object_store::ObjectMeta| meta.location.to_string()).collect();
+    let mut names: Vec<_> =
+        listed.into_iter().map(|meta: object_store::ObjectMeta| meta.location.to_string()).collect();
     names.sort();
     names
 }
@@ -499,4 +505,24 @@ async fn there_is_an_end_to_keys_before_any_is_left_untried() {
     assert!(matches!(first.add_key(&Secret::key([9; 32]), "").await, Err(Error::Invalid { .. })));
     assert_eq!(key_names(&first).await, before);
     open(&store, [160; 32]).await.unwrap();
+}
+
+#[tokio::test]
+async fn slots_that_open_nothing_are_needless_and_none_that_is_being_added_becomes_one() {
+    let (store, first) = repository().await;
+    let second = open(&store, SECOND).await.unwrap();
+    assert!(first.needless_slots().await.unwrap().is_empty());
+    assert_eq!(first.standing().await.unwrap().number(), 2, "no roster is made for nothing");
+    // One who adds a key has looked at the roster and created the slot, when another looks for needless slots.
+    let Found { number, mut members } = second.look_at_keys().await.unwrap();
+    let (id, object) = planted(&second.keyring().append_only(), [9; 32], &second);
+    let public = Slot::parse(&object, &id).unwrap().public();
+    put(&store, &Name::Key(id).to_string(), object).await;
+    members.push(Member { slot: id, append_only: true, public });
+    assert_eq!(first.needless_slots().await.unwrap(), [id]);
+    assert!(!second.publish_roster(number, members.clone(), second.keyring()).await.unwrap(), "it is too late");
+    // And when the roster that names it is there, it isn't needless.
+    assert!(second.publish_roster(number + 1, members, second.keyring()).await.unwrap());
+    assert!(first.needless_slots().await.unwrap().is_empty());
+    open(&store, [9; 32]).await.unwrap();
 }

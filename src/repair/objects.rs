@@ -145,7 +145,8 @@ impl Repository {
                 small.tasks.push(Task::Put(name, bytes));
             }
             None => {
-                let advice = "the change of keys that it was is undone if it was the last: look at `key list`, and rotate";
+                let advice =
+                    "the change of keys that it was is undone if it was the last: look at `key list`, and rotate";
                 steps.advise(name, problem, RepairAction::Delete, advice);
                 small.tasks.push(Task::Delete(name));
             }

@@ -99,7 +99,9 @@ impl Trial {
             }
             tried.slots += 1;
             let unwrapped = slot.unwrap(&self.secret, &self.limit, &id);
-            match unwrapped.and_then(|opened| opened.map(|(private, keyring)| self.fitting(id, private, keyring)).transpose()) {
+            match unwrapped
+                .and_then(|opened| opened.map(|(private, keyring)| self.fitting(id, private, keyring)).transpose())
+            {
                 Ok(Some(opened)) => tried.opened = Some(opened),
                 Ok(None) => {}
                 Err(error) => {

@@ -91,9 +91,15 @@ fn what_would_cost_too_much_is_refused_before_it_is_spent() {
         let kdf = Kdf::argon2id(Argon2id { memory_kib, passes, lanes });
         lying(kdf, Extensions::default(), &[])
     };
-    for (memory, passes, lanes) in
-        [((64 << 10) + 1, 1, 4), (u32::MAX, 1, 1), (1 << 16, 4, 1), (1 << 10, 193, 1), (1 << 10, 3, 65), (0, 0, 0), (8, 1, 4)]
-    {
+    for (memory, passes, lanes) in [
+        ((64 << 10) + 1, 1, 4),
+        (u32::MAX, 1, 1),
+        (1 << 16, 4, 1),
+        (1 << 10, 193, 1),
+        (1 << 10, 3, 65),
+        (0, 0, 0),
+        (8, 1, 4),
+    ] {
         let refused = open(&dear(memory, passes, lanes), &passphrase, &id);
         assert!(matches!(refused, Err(Error::Unsupported { .. })), "{memory} {passes} {lanes}");
         assert!(open(&dear(memory, passes, lanes), &secret(), &id).unwrap().is_none(), "costs a raw key nothing");
