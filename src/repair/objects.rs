@@ -8,7 +8,7 @@ use crate::collection::{self, Collections, Numbers};
 use crate::config::{CONFIG_MAX, Config};
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
-use crate::id::SeriesTag;
+use crate::id::{ObjectId, SeriesTag};
 use crate::kept::{self, Kept, Newest};
 use crate::layout::{self, Name};
 use crate::object::{self, HEADER_LEN};
@@ -25,6 +25,8 @@ pub(super) enum Task {
     /// These bytes belong under the name; what is there is damaged.
     Put(Name, Bytes),
     Delete(Name),
+    /// A key slot that is lost goes from the roster as well.
+    RemoveKey(ObjectId),
     /// A list of what counts follows a damaged one, which is then deleted, or replaced by these bytes.
     Publish(SeriesTag, u64, Kept, Option<Bytes>),
     /// An empty collection follows damaged ones.
@@ -157,11 +159,13 @@ impl Repository {
     async fn plan_keys(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
         let mut damaged = Vec::new();
         let mut own_is_sound = false;
+        let mut missing: BTreeSet<_> = self.standing().await?.slots().into_iter().collect();
         for (name, _) in self.known(layout::KEYS).await? {
             let Name::Key(id) = name else {
                 self.plan_roster(name, options, small, steps).await?;
                 continue;
             };
+            missing.remove(&id);
             let read = self.store().get(&name.to_string(), SLOT_MAX).await;
             match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
                 // It opens nothing here, and isn't ours to delete.
@@ -171,6 +175,7 @@ impl Repository {
                 Err(error) => damaged.push((id, said(error)?)),
             }
         }
+        damaged.extend(missing.into_iter().map(|id| (id, "it does not exist".to_owned())));
         for (id, problem) in damaged {
             let name = Name::Key(id);
             let there = match &options.other {
@@ -186,7 +191,7 @@ impl Repository {
                 None if own_is_sound || id != self.slot() => {
                     let advice = "its secret opens the repository no more";
                     steps.advise(name, problem, RepairAction::Delete, advice);
-                    small.tasks.push(Task::Delete(name));
+                    small.tasks.push(Task::RemoveKey(id));
                 }
                 None => {
                     let advice = "it is the one in use: add its secret again with `key add` before anything is closed";
@@ -460,6 +465,13 @@ impl Repository {
                     self.store().delete(&name.to_string()).await?;
                     deleted += 1;
                 }
+                Task::RemoveKey(id) => match self.remove_key(&id).await {
+                    Err(error) if error.is_not_found() => {}
+                    outcome => {
+                        outcome?;
+                        deleted += 1;
+                    }
+                },
                 Task::Publish(tag, damaged, kept, bytes) => {
                     self.publish_after(&small.series, &tag, kept).await?;
                     let name = Name::Kept(tag, damaged);
