@@ -30,17 +30,17 @@ class Damaged(Exception):
 
 
 class Unsupported(Exception):
-    pass
-
-
-def needs(condition, what):
-    if not condition:
-        raise Unsupported(f"it needs {what}")
+    """It is sound, as far as could be checked, and needs a newer reader or secret."""
 
 
 def must(condition, what):
     if not condition:
         raise Damaged(what)
+
+
+def known(condition, what):
+    if not condition:
+        raise Unsupported(f"it needs {what}, which this reader doesn't know")
 
 
 def keyed(key, data, length=32):
@@ -103,16 +103,15 @@ class Values:
         must(tag <= 1, "an option is neither there nor not")
         return item() if tag else None
 
-    def extensions(self):
-        numbers = self.list(lambda: (self.u32(), self.bytes())[0])
-        must(all(a < b for a, b in zip(numbers, numbers[1:])), "extensions aren't in order")
-        for number in numbers:
-            needs(number % 2 == 1, f"extension {number}")
-
     def map(self):
         pairs = self.list(lambda: (self.string(), self.string()))
         must(all(a[0].encode() < b[0].encode() for a, b in zip(pairs, pairs[1:])), "a map isn't in order")
         return dict(pairs)
+
+    def extensions(self):
+        numbers = [number for number, _ in self.list(lambda: (self.u32(), self.bytes()))]
+        must(all(a < b for a, b in zip(numbers, numbers[1:])), "extensions aren't in order")
+        known(not any(number % 2 == 0 for number in numbers), f"one of the extensions {numbers}")
 
     def end(self):
         must(self.at == len(self.data), "bytes follow a value")
@@ -128,7 +127,7 @@ def padded(length):
 
 # ---- Keys and sealing (sections 5 and 6)
 
-CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT, COLLECTION, KEPT, ROSTER = range(1, 10)
+CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT, COLLECTION, KEPT, REGISTRATION_END, ROSTER = range(1, 11)
 BODY, DATA, NODES, FOOTER, PAGE, PACKS = range(6)
 
 
@@ -144,7 +143,7 @@ class Keyring:
         self.chunk_id, self.node_id = derive("chunk id", self.identity), derive("node id", self.identity)
 
     def opener(self, kind, generation, salt):
-        needs(generation in self.sealing, f"key generation {generation}, which this secret doesn't give")
+        known(generation in self.sealing, f"key generation {generation}")
         domain = derive("seal data" if kind in (PACK, INDEX) else "seal records", self.sealing[generation])
         cipher = AESGCM(keyed(domain, salt + bytes([kind])))
 
@@ -193,7 +192,8 @@ def is_signed(administrator, kind, name, signature, said):
 
 def opening(data, kind):
     must(data[:8] == b"backstop" and len(data) >= 10, "not one of ours")
-    needs(data[8] == 1, f"format version {data[8]}")
+    known(data[8] == 1, f"format version {data[8]}")
+    known(1 <= data[9] <= 10, f"kind {data[9]}")
     must(data[9] == kind, "another kind of object")
     return data[10:]
 
@@ -249,7 +249,7 @@ class Repository:
         for _ in range(10):
             values.u32()
         for feature in values.list(values.string):
-            needs(False, feature)
+            known(False, feature)
         values.list(values.string), values.list(values.string), values.extensions()
         values.end()
         must(is_signed(self.administrator, CONFIG, "config", signature, said), "the config isn't its administrator's")
@@ -311,14 +311,14 @@ class Repository:
         sealed = values.bytes()
         values.end()
         must(repository == self.id, "another repository's slot")
-        needs(kdf <= 1, f"key derivation {kdf}")
+        known(kdf <= 1, f"key derivation {kdf}")
         if (kdf == 0) != (secret[0] == "passphrase"):
             return None
         if kdf == 0:
             costs = Values(parameters)
             memory, passes, lanes = costs.u32(), costs.u32(), costs.u32()
             costs.end()
-            needs(memory <= 65536 and memory * passes <= 196608 and lanes <= 64, "more of Argon2id than this spends")
+            known(memory <= 65536 and memory * passes <= 196608 and lanes <= 64, "more of Argon2id than this spends")
             key = hash_secret_raw(secret[1], salt, passes, memory, lanes, 32, Type.ID, 0x13)
         else:
             key = keyed(derive("raw key slot", secret[1]), salt)
@@ -418,8 +418,8 @@ class Repository:
 
     def snapshot(self, name):
         data = self.read(name)
-        opened = self.keyring.opener(SNAPSHOT, *header(data, SNAPSHOT))
-        plain = opened(0, BODY, untrailed(data)[46:], name)
+        body = untrailed(data)
+        plain = self.keyring.opener(SNAPSHOT, *header(body, SNAPSHOT))(0, BODY, body[46:], name)
         v = Values(plain)
         series, number, time, _clock = v.string(), v.u64(), v.i64(), v.i64()
         predecessor, body = v.option(lambda: v.raw(32)), v.u32()
@@ -435,6 +435,7 @@ class Repository:
             for pack in v.list(lambda: (v.raw(32), v.u32(), v.u32())):
                 self.recent.setdefault(pack)
             v.option(lambda: (v.raw(32), [v.u32() for _ in range(8)]))  # where the root lies: a hint
+        v.extensions()
         zeros = plain[v.at:]
         must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a record's padding")
         _, tag, _, last = name.split("/")
@@ -447,11 +448,13 @@ class Repository:
         for number in reversed(self.names(f"kept/{tag}", "[0-9]{15}")):
             name = f"kept/{tag}/{number}"
             data = self.read(name)
-            plain = self.keyring.opener(KEPT, *header(data, KEPT))(0, BODY, untrailed(data)[46:], name)
+            body = untrailed(data)
+            plain = self.keyring.opener(KEPT, *header(body, KEPT))(0, BODY, body[46:], name)
             v = Values(plain)
             series, stated, _time, through = v.string(), v.u64(), v.i64(), v.u64()
             runs = v.list(lambda: (v.u64(), v.u64()))
             v.list(lambda: (v.u64(), v.i64(), v.i64()))
+            v.extensions()
             signed = b"backstop v1 administrator" + bytes([KEPT]) + blake3(name.encode()).digest() + plain[:v.at]
             signature, zeros = v.raw(64), plain[v.at:]
             must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a list's padding")
@@ -513,7 +516,8 @@ class Repository:
 
     def entry(self, values):
         kind = values.u32()
-        must(kind <= 6, "an unknown kind of entry")
+        if kind > 6:
+            return f"kind{kind}?", 0, ("inline", values.bytes())
         if kind >= 5:
             values.u32(), values.u32()
         size, content = values.u64(), self.payload(values)
@@ -580,6 +584,9 @@ class Repository:
 def extract(repository, snapshot, destination):
     for key, (kind, _, content) in repository.entries(snapshot.root):
         path = os.path.join(os.fsencode(destination), *key.split(b"\0"))
+        if kind.endswith("?"):
+            print(f"skipped {os.fsdecode(path)}: an entry of unknown {kind[:-1]}, needs a newer reader", file=sys.stderr)
+            continue
         os.makedirs(path if kind == "folder" else os.path.dirname(path), exist_ok=True)
         if kind == "file":
             with open(path, "xb") as file:

@@ -20,7 +20,7 @@ use bytes::Bytes;
 
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, SeriesTag, WriterId};
@@ -37,6 +37,13 @@ pub(crate) struct CollectionRecord {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     pub(crate) body: CollectionBody,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for CollectionRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// Whether it begins a collection or ends one.
@@ -137,8 +144,8 @@ impl Numbers {
 pub(crate) struct Standing {
     /// The number of the last that was begun, or 0.
     pub(crate) number: u64,
-    /// The highest number that is taken, by whatever.
-    taken: u64,
+    /// The number that the next collection contends for: the first after it that nothing has.
+    pub(crate) next: u64,
     pub(crate) state: State,
 }
 
@@ -152,9 +159,15 @@ pub(crate) enum State {
 }
 
 impl Standing {
-    /// The number that the next collection contends for.
-    pub(crate) fn next(&self) -> u64 {
-        self.taken + 1
+    /// After collection `number`, where these numbers are taken, in ascending order.
+    ///
+    /// Names beyond a free one are made up: whoever begins a collection takes the first that is free.
+    fn new(number: u64, state: State, taken: impl Iterator<Item = u64>) -> Self {
+        let mut next = number + 1;
+        for number in taken {
+            next += u64::from(number == next);
+        }
+        Self { number, next, state }
     }
 
     /// What it has condemned, if it hasn't ended.
@@ -185,7 +198,7 @@ impl Collections {
 
     /// Begins the collection after `before`, unless someone else does; its number.
     pub(crate) async fn begin(&self, before: &Standing, plan: Plan) -> Result<Option<u64>> {
-        let number = before.next();
+        let number = before.next;
         if number > layout::NUMBER_MAX {
             return Err(Error::invalid("a collection", "the numbers have run out"));
         }
@@ -211,13 +224,21 @@ impl Collections {
         let (name, body) = (Name::CollectionEnd(number), CollectionBody::Ended(ended.clone()));
         let Parts { store, keyring, .. } = &self.parts;
         let mut holds = ended;
-        if self.create(name, number, body.clone()).await? == Created::Theirs {
-            match read(store, keyring, name, number).await? {
-                Some(CollectionBody::Ended(theirs)) => holds = theirs,
+        for attempt in 1.. {
+            if self.create(name, number, body.clone()).await? == Created::Ours {
+                break;
+            }
+            match read(store, keyring, name, number).await {
+                Ok(Some(CollectionBody::Ended(theirs))) => {
+                    holds = theirs;
+                    break;
+                }
+                Err(error @ Error::Store { .. }) => return Err(error),
+                // Who can only add has put something there, again and again: until it is said, nothing is at an end.
+                _ if attempt < ATTEMPTS => store.delete(&name.to_string()).await?,
                 _ => {
-                    // Who can only add has put something there.
-                    store.delete(&name.to_string()).await?;
-                    self.create(name, number, body).await?;
+                    let reason = "somebody puts other things there; keep them from it, and run it again";
+                    return Err(Error::conflict(name, reason));
                 }
             }
         }
@@ -238,13 +259,13 @@ impl Collections {
     pub(crate) async fn supersede(&self, pinned: Vec<Numbers>) -> Result<()> {
         let Parts { store, keyring, .. } = &self.parts;
         let numbers = list(store).await?;
-        let number = numbers.last_key_value().map_or(0, |(number, _)| *number) + 1;
+        let mut newest = 0;
         let mut inherited = Ended::default();
-        'newest: for number in numbers.into_keys().rev() {
+        'newest: for number in numbers.keys().rev().copied() {
             for name in [Name::CollectionEnd(number), Name::Collection(number)] {
                 match read(store, keyring, name, number).await {
                     Ok(Some(CollectionBody::Ended(ended) | CollectionBody::Begun(Plan { inherited: ended, .. }))) => {
-                        inherited = ended;
+                        (newest, inherited) = (number, ended);
                         break 'newest;
                     }
                     Err(error @ Error::Store { .. }) => return Err(error),
@@ -252,6 +273,7 @@ impl Collections {
                 }
             }
         }
+        let number = Standing::new(newest, State::Idle(Ended::default()), numbers.into_keys()).next;
         for Numbers { tag, runs } in pinned {
             runs.into_iter().for_each(|run| Numbers::add(&mut inherited.pinned, tag, run));
         }
@@ -265,7 +287,8 @@ impl Collections {
     async fn create(&self, name: Name, number: u64, body: CollectionBody) -> Result<Created> {
         let name = name.to_string();
         let Parts { store, keyring, surroundings, .. } = &self.parts;
-        let record = CollectionRecord { number, time: surroundings.clock.now(), body };
+        let (time, extensions) = (surroundings.clock.now(), Extensions::default());
+        let record = CollectionRecord { number, time, body, extensions };
         let sealed = object::seal_signed(&record, Kind::Collection, &name, keyring, surroundings)?;
         if sealed.len() as u64 > object::RECORD_MAX {
             return Err(Error::invalid("a collection", "it would condemn too many packs at a time"));
@@ -282,9 +305,14 @@ pub(crate) async fn condemned(store: &Store, keyring: &Keyring) -> Result<(u64, 
     Ok((standing.number, condemned))
 }
 
-/// The number of the last collection that may have been begun: one listing.
-pub(crate) async fn highest(store: &Store) -> Result<u64> {
-    Ok(list(store).await?.last_key_value().map_or(0, |(number, _)| *number))
+/// The number of the last collection, given that it was `last` before: one listing, and reads where there is something
+/// after that.
+pub(crate) async fn newest(store: &Store, keyring: &Keyring, last: u64) -> Result<u64> {
+    let numbers = list(store).await?;
+    if numbers.last_key_value().is_none_or(|(number, _)| *number <= last) {
+        return Ok(last);
+    }
+    Ok(standing(store, keyring).await?.number.max(last))
 }
 
 /// Where the sequence of collections stands, for whoever has no more than the store and the keys.
@@ -306,31 +334,54 @@ async fn list(store: &Store) -> Result<BTreeMap<u64, (bool, bool)>> {
         match Name::parse(&listed.name) {
             Some(Name::Collection(number)) => numbers.entry(number).or_default().0 = true,
             Some(Name::CollectionEnd(number)) => numbers.entry(number).or_default().1 = true,
-            _ => {
-                return Err(Error::unsupported(&listed.name, "this build doesn't know what it means; use a newer one"));
-            }
+            // What a newer build may collect, an older one must know of by a feature in the config, not by a name here.
+            _ => store.put_aside(&listed.name, Error::corrupt(&listed.name, "it is no collection's name")),
         }
     }
     Ok(numbers)
 }
 
 async fn look(store: &Store, keyring: &Keyring, numbers: BTreeMap<u64, (bool, bool)>) -> Result<Standing> {
-    let taken = numbers.last_key_value().map_or(0, |(number, _)| *number);
-    for (number, (begun, ended)) in numbers.into_iter().rev() {
-        if ended
-            && let Some(CollectionBody::Ended(ended)) =
-                read(store, keyring, Name::CollectionEnd(number), number).await?
-        {
-            return Ok(Standing { number, taken, state: State::Idle(ended) });
+    let mut unreadable = Vec::new();
+    let (mut last, mut state) = (0, State::Idle(Ended::default()));
+    for (number, (begun, ended)) in numbers.iter().rev() {
+        match standing_at(store, keyring, *number, (*begun, *ended)).await {
+            Ok(Some(found)) => {
+                (last, state) = (*number, found);
+                break;
+            }
+            Ok(None) => tracing::warn!(number, "a collection isn't the administrator's, and is ignored"),
+            Err(error @ (Error::Store { .. } | Error::NotFound { .. })) => return Err(error),
+            Err(error) => unreadable.push((*number, error)),
         }
-        if begun
-            && let Some(CollectionBody::Begun(plan)) = read(store, keyring, Name::Collection(number), number).await?
-        {
-            return Ok(Standing { number, taken, state: State::Open(plan) });
-        }
-        tracing::warn!(number, "a collection isn't the administrator's, and is ignored");
     }
-    Ok(Standing { number: 0, taken, state: State::Idle(Ended::default()) })
+    let standing = Standing::new(last, state, numbers.into_keys());
+    for (number, error) in unreadable {
+        // It may have been the last one, and what it condemned isn't known. One beyond a free number can't have been.
+        if number < standing.next {
+            return Err(error);
+        }
+        store.put_aside(Name::Collection(number), error);
+    }
+    Ok(standing)
+}
+
+/// What the objects of one collection say of where it stands; nothing if they aren't the administrator's.
+async fn standing_at(
+    store: &Store,
+    keyring: &Keyring,
+    number: u64,
+    (begun, ended): (bool, bool),
+) -> Result<Option<State>> {
+    if ended
+        && let Some(CollectionBody::Ended(ended)) = read(store, keyring, Name::CollectionEnd(number), number).await?
+    {
+        return Ok(Some(State::Idle(ended)));
+    }
+    if begun && let Some(CollectionBody::Begun(plan)) = read(store, keyring, Name::Collection(number), number).await? {
+        return Ok(Some(State::Open(plan)));
+    }
+    Ok(None)
 }
 
 /// Whether an object of a collection is the administrator's; an error if it is damaged.

@@ -186,6 +186,11 @@ impl Error {
         matches!(self, Error::Corrupt { .. })
     }
 
+    /// Whether what was met is sound and needs a newer version of this library.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(self, Error::Unsupported { .. })
+    }
+
     /// Whether the same call may succeed later.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Error::Store { retryable: true, .. })

@@ -154,6 +154,8 @@ impl Repository {
         let now = self.surroundings().clock.now();
         let mut decisions = Vec::new();
         for (series, snapshots) in by_series {
+            let tag = self.keyring().series_tag(&series);
+            self.timelines().kept(&tag).await?.sound(&tag)?;
             let mut decided = decide(options, &series, snapshots, now);
             for (_, number) in options.snapshots.iter().filter(|(named, _)| *named == series) {
                 let found = decided.iter_mut().find(|decision| decision.snapshot.number == *number);
@@ -231,14 +233,14 @@ impl Repository {
     ) -> Result<()> {
         let tag = self.keyring().series_tag(series);
         for _ in 0..CONTESTS {
-            let (newest, names) = futures::try_join!(self.timelines().kept(&tag), self.timelines().names(Some(&tag)))?;
+            let lines = self.timelines().lines(Some(&tag)).await?;
+            let newest = lines.newest(&tag);
             if let Some(number) = kept.iter().find(|number| !newest.kept.counts(**number)) {
                 let reason = "it was forgotten since this was planned; plan anew";
                 return Err(Error::conflict(format!("{series}#{number}"), reason));
             }
             let through = gone.iter().copied().max().unwrap_or(0);
-            let is_there = |number| names.binary_search_by_key(&number, |name| name.number).is_ok();
-            let next = newest.kept.forget(gone, through, times, is_there);
+            let next = newest.kept.forget(gone, through, times, |number| lines.is_there(tag, number));
             if next == newest.kept
                 || kept::publish(self.store(), self.keyring(), self.surroundings(), series, &newest, next).await?
             {
@@ -258,17 +260,14 @@ impl Repository {
             }
             None => None,
         };
-        let (names, kept) =
-            futures::try_join!(self.timelines().names(tag.as_ref()), self.timelines().kept_of(tag.as_ref()))?;
+        let lines = self.timelines().lines(tag.as_ref()).await?;
         let mut found = Vec::new();
-        for name in names {
-            let Some(forgotten) = kept.get(&name.tag).and_then(|newest| newest.kept.forgotten(name.number)) else {
+        for name in &lines.names {
+            let Some(forgotten) = lines.kept.get(&name.tag).and_then(|newest| newest.kept.forgotten(name.number))
+            else {
                 continue;
             };
-            let placed = match self.timelines().read_if_there(&name).await {
-                Err(error) if error.is_corrupt() => continue,
-                other => other?,
-            };
+            let placed = self.timelines().read_if_usable(name).await?;
             if let Some(snapshot) = placed.and_then(crate::snapshot::Placed::into_snapshot) {
                 found.push(ForgottenSnapshot { snapshot, forgotten: forgotten.time, until: forgotten.until });
             }

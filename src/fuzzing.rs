@@ -17,7 +17,7 @@ use crate::files::Metadata;
 use crate::id::{BlobId, ObjectId, RepositoryId, SeriesTag, WriterId};
 use crate::index::Segment;
 use crate::kept::{self, KeptRecord};
-use crate::layout::{Name, SnapshotName};
+use crate::layout::{CommitName, Name};
 use crate::object::{Header, object_id, seal_signed, write_magic, write_trailer};
 use crate::pack::{BLOCKS_START, BlockKind, Encoding, Hints, PLAIN_MAX, Place, parse_pack, split_hints};
 use crate::roster::{Roster, Standing};
@@ -189,11 +189,11 @@ pub fn tree_node(data: &[u8]) {
 
 /// A snapshot record; then one with these bytes as plaintext. Names are fuzzed with it.
 pub fn snapshot_record(data: &[u8]) {
-    let name = SnapshotName::first(SeriesTag::new([3; SeriesTag::LEN]));
+    let name = CommitName::first(SeriesTag::new([3; SeriesTag::LEN]));
     drop(open_record(data, &name, &KEYRING));
     let (mut sealer, mut object) = sealer(Kind::Snapshot);
     let mut message = data.to_vec();
-    drop(sealer.seal(Part::Body, &Name::Snapshot(name).to_string(), &mut message));
+    drop(sealer.seal(Part::Body, &Name::Commit(name).to_string(), &mut message));
     object.extend_from_slice(&message);
     write_trailer(&mut object);
     drop(open_record(&object, &name, &KEYRING));

@@ -85,6 +85,8 @@ define_ids! {
     RepositoryId: 16;
     /// The random identity of one registration of a writer.
     WriterId: 16;
+    /// The random identity of one test of what a store allows.
+    ProbeId: 16;
     /// A keyed hash of a series' name; names its folder in the store.
     SeriesTag: 16;
     /// The BLAKE3 hash of a stored snapshot record, for chaining and comparing.

@@ -11,16 +11,17 @@
 //! Owns the record, its order and its reading. What to forget is decided by
 //! `retention`; when the data goes, by a collection.
 //!
-//! Invariant: a list that the administrator didn't sign counts for nothing. One
-//! that is damaged stops whoever needs it: without it, forgotten snapshots would
-//! seem to count whose data may be gone.
+//! Invariant: a list that the administrator didn't sign counts for nothing, and
+//! nor does one that doesn't open: it is put aside, and the newest that does holds.
+//! Who is about to delete something or to publish a list stops instead, since a
+//! lost list makes snapshots count again whose data may be gone.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use crate::clock::{Surroundings, Timestamp};
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::SeriesTag;
@@ -59,19 +60,81 @@ pub(crate) struct KeptRecord {
     pub(crate) number: u64,
     pub(crate) time: Timestamp,
     pub(crate) kept: Kept,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for KeptRecord {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// The newest list of a series.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Newest {
     /// Its number; 0 if there is none, and all snapshots count.
     pub(crate) number: u64,
-    /// The highest number that is taken, by whatever.
-    pub(crate) taken: u64,
+    /// The number that the next list contends for: the first after it that nothing has.
+    ///
+    /// Names beyond a free one are made up: whoever publishes takes the first that is free.
+    pub(crate) next: u64,
+    /// A list after it that can't be read, where there is such.
+    pub(crate) unreadable: Option<Unreadable>,
     pub(crate) kept: Kept,
 }
 
+/// A list that can't be read, and that may be newer than the newest that can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unreadable {
+    number: u64,
+    reason: String,
+    /// Whether a newer version can read it.
+    is_unsupported: bool,
+}
+
+impl Newest {
+    /// The list `number`, where these numbers are taken, in ascending order.
+    pub(crate) fn of(number: u64, kept: Kept, taken: &[u64]) -> Self {
+        let mut next = number + 1;
+        for number in taken {
+            next += u64::from(*number == next);
+        }
+        Self { number, next, unreadable: None, kept }
+    }
+
+    /// The list, unless one that may be newer can't be read.
+    pub(crate) fn sound(&self, tag: &SeriesTag) -> Result<&Kept> {
+        let Some(Unreadable { number, reason, is_unsupported }) = &self.unreadable else { return Ok(&self.kept) };
+        let name = Name::Kept(*tag, *number);
+        if *is_unsupported {
+            return Err(Error::unsupported(name, reason));
+        }
+        let reason = format!("{reason}; it may say that snapshots were forgotten, so repair the repository first");
+        Err(Error::corrupt(name, reason))
+    }
+}
+
+impl Default for Newest {
+    fn default() -> Self {
+        Self::of(0, Kept::default(), &[])
+    }
+}
+
 impl Kept {
+    /// The last bucket that the series reaches, of those that are there, in ascending order.
+    ///
+    /// Numbers are handed out without gaps, so there can't be a bucket after one that isn't there, unless a list says that
+    /// what was between was forgotten. Whoever makes numbers up has to make up one in each thousand.
+    pub(crate) fn reach(&self, buckets: &[u64]) -> u64 {
+        let base = self.through.saturating_add(1) / layout::BUCKET;
+        // Where everything lies beyond, the lists are lost, and the first that is there is as good as known.
+        let mut reached = buckets.first().map_or(base, |first| base.max(*first));
+        while buckets.binary_search(&reached).is_ok() && buckets.binary_search(&(reached + 1)).is_ok() {
+            reached += 1;
+        }
+        reached
+    }
+
     /// Whether a number counts.
     pub(crate) fn counts(&self, number: u64) -> bool {
         if number > self.through {
@@ -79,6 +142,13 @@ impl Kept {
         }
         let after = self.runs.partition_point(|(first, _)| *first <= number);
         after.checked_sub(1).is_some_and(|at| self.runs[at].1 >= number)
+    }
+
+    /// The numbers that count up to `highest`, as runs.
+    pub(crate) fn counting(&self, highest: u64) -> Vec<(u64, u64)> {
+        let after = (self.through < highest).then_some((self.through + 1, highest));
+        let within = self.runs.iter().map(|(first, last)| (*first, highest.min(*last)));
+        within.chain(after).filter(|(first, last)| first <= last).collect()
     }
 
     /// What is known of a number that was forgotten, while its data may still be there.
@@ -94,7 +164,7 @@ impl Kept {
 
     /// The list after this one: `numbers` don't count any more, of which up to `through` something is said.
     ///
-    /// Of what was forgotten before, `is_there` says what is still worth mentioning.
+    /// What was forgotten before is mentioned as long as its data is kept, and `is_there` says that its record is.
     pub(crate) fn forget(
         &self,
         numbers: &[u64],
@@ -106,7 +176,7 @@ impl Kept {
         let mut forgotten: BTreeMap<u64, Forgotten> = self
             .forgotten
             .iter()
-            .filter(|forgotten| is_there(forgotten.number))
+            .filter(|forgotten| time < forgotten.until && is_there(forgotten.number))
             .map(|forgotten| (forgotten.number, *forgotten))
             .collect();
         let mut runs = self.runs.clone();
@@ -184,18 +254,39 @@ pub(crate) async fn newest_of_all(store: &Store, keyring: &Keyring) -> Result<BT
 /// The list of the highest of these numbers that is the administrator's; nothing if one is gone.
 async fn authentic(store: &Store, keyring: &Keyring, tag: &SeriesTag, mut numbers: Vec<u64>) -> Result<Option<Newest>> {
     numbers.sort_unstable();
-    let taken = numbers.last().copied().unwrap_or(0);
-    for number in numbers.into_iter().rev() {
+    let mut unreadable = Vec::new();
+    let (mut held, mut kept) = (0, Kept::default());
+    for number in numbers.iter().rev().copied() {
         match read(store, keyring, tag, number).await {
-            Ok(Some(kept)) => return Ok(Some(Newest { number, taken, kept })),
+            Ok(Some(found)) => {
+                (held, kept) = (number, found);
+                break;
+            }
             Ok(None) => {
-                tracing::warn!(name = %Name::Kept(*tag, number), "it isn't the administrator's, and is ignored")
+                tracing::warn!(name = %Name::Kept(*tag, number), "it isn't the administrator's, and is ignored");
             }
             Err(error) if error.is_not_found() => return Ok(None),
-            Err(error) => return Err(error),
+            Err(error @ Error::Store { .. }) => return Err(error),
+            Err(error) => unreadable.push((number, error)),
         }
     }
-    Ok(Some(Newest { taken, ..Newest::default() }))
+    let mut newest = Newest::of(held, kept, &numbers);
+    for (number, error) in unreadable {
+        if number < newest.next {
+            let (reason, is_unsupported) = (why(&error), error.is_unsupported());
+            newest.unreadable.get_or_insert(Unreadable { number, reason, is_unsupported });
+        }
+        store.put_aside(Name::Kept(*tag, number), error);
+    }
+    Ok(Some(newest))
+}
+
+/// What an error says is wrong with a list.
+fn why(error: &Error) -> String {
+    match error {
+        Error::Corrupt { reason, .. } | Error::Unsupported { reason, .. } => reason.clone(),
+        other => other.to_string(),
+    }
 }
 
 /// One list; nothing if the administrator didn't sign it.
@@ -226,12 +317,14 @@ pub(crate) async fn publish(
     before: &Newest,
     kept: Kept,
 ) -> Result<bool> {
-    let number = before.taken + 1;
+    before.sound(&keyring.series_tag(series))?;
+    let number = before.next;
     if number > layout::NUMBER_MAX {
         return Err(Error::invalid(format!("series {series:?}"), "the numbers of its lists have run out"));
     }
     let name = Name::Kept(keyring.series_tag(series), number).to_string();
-    let record = KeptRecord { series: series.to_owned(), number, time: surroundings.clock.now(), kept };
+    let (time, extensions) = (surroundings.clock.now(), Extensions::default());
+    let record = KeptRecord { series: series.to_owned(), number, time, kept, extensions };
     let sealed = object::seal_signed(&record, Kind::Kept, &name, keyring, surroundings)?;
     if sealed.len() as u64 > object::RECORD_MAX {
         return Err(Error::invalid(

@@ -59,8 +59,8 @@ impl Repository {
     /// Lets another secret back up to this repository and restore from it, and neither forget nor delete anything, nor
     /// change keys: what it gives lacks the key that vouches for any of these. `label` is stored in the clear.
     ///
-    /// That is of use as far as whoever has the secret can't delete the store's objects by other means: give him access
-    /// to it that doesn't allow to, but for `writers/`.
+    /// That is of use as far as whoever has the secret can't delete or overwrite the store's objects by other means: give
+    /// them credentials that allow neither, and test these with [`crate::StoreRights::probe`].
     ///
     /// ```
     /// # use backstop::*; use std::sync::Arc;

@@ -1,29 +1,35 @@
 //! The names of stored objects: built and parsed here and nowhere else.
 //!
 //! ```text
+//! commits/<32 hex>/<b>/<n>               n in 15 digits; b: n / 1000 in 12 digits
 //! config
+//! gc/<n>, gc/<n>-ended                   n in 15 digits
+//! index/<64 hex>
+//! kept/<32 hex>/<k>                      k in 15 digits
 //! keys/<64 hex>
 //! keys/roster-<n>-<32 hex>               n in 15 digits
 //! packs/<2 hex>/<64 hex>                 the two digits repeat the id's first byte
-//! index/<64 hex>
-//! writers/<32 hex>
-//! kept/<32 hex>/<k>                      k in 15 digits
-//! gc/<n>, gc/<n>-ended                   n in 15 digits
-//! snapshots/<32 hex>/<b>-<s>/<n>-<t>     b: n / 1000 in 12 digits; n in 15 digits;
-//!                                        t: the time of n-1, s: that of 1000 b - 1, in 16 hex digits
+//! probes/<32 hex>
+//! writers/<32 hex>, writers/<32 hex>-ended
 //! ```
-//! A snapshot's name carries its predecessor's time and a bucket's name that of
-//! the snapshot before its first, so that two listings are a timeline of any
-//! length. Every contender for number n knows the one record n-1 and the one
-//! bucket, and so makes the same name. The time before the first is 0.
+//! The number alone is a commit's name, so create-if-absent picks one winner for
+//! each number of a series, whatever anybody believes of the numbers before.
+//!
+//! Alphabetical order is the order to copy in: commits come first and packs after
+//! all that names them, so that a copy made name by name beside writers has
+//! everything that its commits need.
 //!
 //! Digits are padded so that names sort as numbers do. Each object has exactly
 //! one spelling: what doesn't parse is not ours.
+//!
+//! To add a kind of object, add its prefix to [`PREFIXES`], a variant to [`Name`]
+//! with both directions of its spelling, and a line to `docs/format.md`, section 2.
+//! Choose a prefix that keeps the order to copy in. What a collector that doesn't
+//! know the kind could harm needs a feature in the config as well.
 
 use std::fmt;
 
-use crate::clock::Timestamp;
-use crate::id::{ObjectId, RosterTag, SeriesTag, WriterId};
+use crate::id::{ObjectId, ProbeId, RosterTag, SeriesTag, WriterId};
 
 /// How many snapshots share a folder.
 pub(crate) const BUCKET: u64 = 1000;
@@ -41,17 +47,19 @@ pub(crate) const PACKS: &str = "packs";
 pub(crate) const INDEX: &str = "index";
 /// The prefix of registrations.
 pub(crate) const WRITERS: &str = "writers";
+/// The prefix of what tests of a store's rights write; nothing reads it.
+pub(crate) const PROBES: &str = "probes";
 /// The prefix of snapshot records.
-pub(crate) const SNAPSHOTS: &str = "snapshots";
+pub(crate) const COMMITS: &str = "commits";
 /// The prefix of lists of snapshots that still count.
 pub(crate) const KEPT: &str = "kept";
 /// The prefix of collections.
 pub(crate) const COLLECTIONS: &str = "gc";
 
 /// Every prefix; the config alone has none.
-pub(crate) const PREFIXES: [&str; 7] = [KEYS, PACKS, INDEX, WRITERS, SNAPSHOTS, KEPT, COLLECTIONS];
+pub(crate) const PREFIXES: [&str; 8] = [COMMITS, COLLECTIONS, INDEX, KEPT, KEYS, PACKS, PROBES, WRITERS];
 
-/// What the name of a collection's end ends with.
+/// What the names of a collection's and of a registration's end end with.
 const ENDED: &str = "-ended";
 
 /// What the name of a roster begins with.
@@ -67,7 +75,10 @@ pub(crate) enum Name {
     Pack(ObjectId),
     Index(ObjectId),
     Writer(WriterId),
-    Snapshot(SnapshotName),
+    /// That a registration has ended.
+    WriterEnd(WriterId),
+    Probe(ProbeId),
+    Commit(CommitName),
     /// Which snapshots of a series still count.
     Kept(SeriesTag, u64),
     /// What a collection is about to delete.
@@ -78,31 +89,21 @@ pub(crate) enum Name {
 
 /// Where a snapshot record lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct SnapshotName {
+pub(crate) struct CommitName {
     pub(crate) tag: SeriesTag,
     pub(crate) number: u64,
-    /// The time of the snapshot before its bucket's first, or 0.
-    pub(crate) bucket: Timestamp,
-    /// The time of the snapshot before it, or 0.
-    pub(crate) previous: Timestamp,
 }
 
-impl SnapshotName {
+impl CommitName {
     /// The name of a series' first snapshot.
     pub(crate) fn first(tag: SeriesTag) -> Self {
-        Self { tag, number: 1, bucket: Timestamp::EPOCH, previous: Timestamp::EPOCH }
+        Self { tag, number: 1 }
     }
 
-    /// The number after this one; nothing when the numbers have run out.
-    pub(crate) fn next_number(&self) -> Option<u64> {
-        self.number.checked_add(1).filter(|number| *number <= NUMBER_MAX)
-    }
-
-    /// The name of the next snapshot, given the time of this one; nothing when the numbers have run out.
-    pub(crate) fn next(&self, time: Timestamp) -> Option<Self> {
-        let number = self.next_number()?;
-        let bucket = if number % BUCKET == 0 { time } else { self.bucket };
-        Some(Self { tag: self.tag, number, bucket, previous: time })
+    /// The name of the next snapshot. Returns `None` when the numbers have run out.
+    pub(crate) fn next(&self) -> Option<Self> {
+        let number = self.number.checked_add(1).filter(|number| *number <= NUMBER_MAX)?;
+        Some(Self { tag: self.tag, number })
     }
 }
 
@@ -126,19 +127,19 @@ impl Name {
             },
             (PACKS, Some(_)) => Name::Pack(ObjectId::parse(parts.next()?)?),
             (INDEX, Some(id)) => Name::Index(ObjectId::parse(id)?),
-            (WRITERS, Some(id)) => Name::Writer(WriterId::parse(id)?),
+            (WRITERS, Some(id)) => match id.strip_suffix(ENDED) {
+                Some(id) => Name::WriterEnd(WriterId::parse(id)?),
+                None => Name::Writer(WriterId::parse(id)?),
+            },
+            (PROBES, Some(id)) => Name::Probe(ProbeId::parse(id)?),
             (KEPT, Some(tag)) => Name::Kept(SeriesTag::parse(tag)?, parse_number(parts.next()?)?),
             (COLLECTIONS, Some(number)) => match number.strip_suffix(ENDED) {
                 Some(number) => Name::CollectionEnd(parse_number(number)?),
                 None => Name::Collection(parse_number(number)?),
             },
-            (SNAPSHOTS, Some(tag)) => {
-                let ((_, bucket), (number, previous)) =
-                    (parse_numbered(parts.next()?)?, parse_numbered(parts.next()?)?);
-                if !(1..=NUMBER_MAX).contains(&number) {
-                    return None;
-                }
-                Name::Snapshot(SnapshotName { tag: SeriesTag::parse(tag)?, number, bucket, previous })
+            (COMMITS, Some(tag)) => {
+                parts.next()?;
+                Name::Commit(CommitName { tag: SeriesTag::parse(tag)?, number: parse_number(parts.next()?)? })
             }
             _ => return None,
         };
@@ -155,11 +156,13 @@ impl fmt::Display for Name {
             Name::Pack(id) => write!(f, "{PACKS}/{:02x}/{id}", id.as_bytes()[0]),
             Name::Index(id) => write!(f, "{INDEX}/{id}"),
             Name::Writer(id) => write!(f, "{WRITERS}/{id}"),
+            Name::WriterEnd(id) => write!(f, "{WRITERS}/{id}{ENDED}"),
+            Name::Probe(id) => write!(f, "{PROBES}/{id}"),
             Name::Kept(tag, number) => write!(f, "{}/{number:015}", kept_prefix(tag)),
             Name::Collection(number) => write!(f, "{COLLECTIONS}/{number:015}"),
             Name::CollectionEnd(number) => write!(f, "{COLLECTIONS}/{number:015}{ENDED}"),
-            Name::Snapshot(SnapshotName { tag, number, bucket, previous }) => {
-                write!(f, "{}/{number:015}-{:016x}", bucket_prefix(tag, number / BUCKET, *bucket), previous.as_nanos())
+            Name::Commit(CommitName { tag, number }) => {
+                write!(f, "{}/{number:015}", bucket_prefix(tag, number / BUCKET))
             }
         }
     }
@@ -181,10 +184,10 @@ pub(crate) fn parse_segment(text: &str) -> Option<ObjectId> {
     }
 }
 
-/// The registration that an object of this name is.
-pub(crate) fn parse_writer(text: &str) -> Option<WriterId> {
+/// The snapshot record that an object of this name is.
+pub(crate) fn parse_commit(text: &str) -> Option<CommitName> {
     match Name::parse(text) {
-        Some(Name::Writer(id)) => Some(id),
+        Some(Name::Commit(name)) => Some(name),
         _ => None,
     }
 }
@@ -194,33 +197,25 @@ fn parse_number(text: &str) -> Option<u64> {
     text.parse().ok().filter(|number| (1..=NUMBER_MAX).contains(number))
 }
 
-/// Reads a number and a time, however many digits they have.
-fn parse_numbered(text: &str) -> Option<(u64, Timestamp)> {
-    let (number, time) = text.split_once('-')?;
-    let nanos = i64::try_from(u64::from_str_radix(time, 16).ok()?).ok()?;
-    Some((number.parse().ok()?, Timestamp::from_nanos(nanos)))
-}
-
 /// The folder of a series' snapshots.
 pub(crate) fn series_prefix(tag: &SeriesTag) -> String {
-    format!("{SNAPSHOTS}/{tag}")
+    format!("{COMMITS}/{tag}")
 }
 
-/// The folder of a series' snapshots from `1000 * bucket` on, `before` being the time of the one before them.
-pub(crate) fn bucket_prefix(tag: &SeriesTag, bucket: u64, before: Timestamp) -> String {
-    format!("{SNAPSHOTS}/{tag}/{bucket:012}-{:016x}", before.as_nanos())
+/// The folder of a series' snapshots from `1000 * bucket` on.
+pub(crate) fn bucket_prefix(tag: &SeriesTag, bucket: u64) -> String {
+    format!("{COMMITS}/{tag}/{bucket:012}")
 }
 
-/// The series that a folder directly under [`SNAPSHOTS`] belongs to.
+/// The series that a folder directly under [`COMMITS`] belongs to.
 pub(crate) fn parse_series_prefix(text: &str) -> Option<SeriesTag> {
-    SeriesTag::parse(text.strip_prefix(SNAPSHOTS)?.strip_prefix('/')?)
+    SeriesTag::parse(text.strip_prefix(COMMITS)?.strip_prefix('/')?)
 }
 
-/// The bucket that a folder directly under a series' folder is, and the time of the snapshot before it.
-pub(crate) fn parse_bucket_prefix(tag: &SeriesTag, text: &str) -> Option<(u64, Timestamp)> {
-    let folder = text.strip_prefix(&series_prefix(tag))?.strip_prefix('/')?;
-    let (bucket, before) = parse_numbered(folder)?;
-    (bucket_prefix(tag, bucket, before) == text && bucket <= NUMBER_MAX / BUCKET).then_some((bucket, before))
+/// The bucket that a folder directly under a series' folder is.
+pub(crate) fn parse_bucket_prefix(tag: &SeriesTag, text: &str) -> Option<u64> {
+    let bucket = text.strip_prefix(&series_prefix(tag))?.strip_prefix('/')?.parse().ok()?;
+    (bucket_prefix(tag, bucket) == text && bucket <= NUMBER_MAX / BUCKET).then_some(bucket)
 }
 
 /// The folder of a series' lists of what still counts.
@@ -242,17 +237,13 @@ mod tests {
             id.clone().prop_map(Name::Pack),
             id.prop_map(Name::Index),
             any::<[u8; 16]>().prop_map(|id| Name::Writer(WriterId::new(id))),
+            any::<[u8; 16]>().prop_map(|id| Name::Probe(ProbeId::new(id))),
             (any::<[u8; 16]>(), 1..=NUMBER_MAX).prop_map(|(tag, number)| Name::Kept(SeriesTag::new(tag), number)),
             (1..=NUMBER_MAX).prop_map(Name::Collection),
             (1..=NUMBER_MAX).prop_map(Name::CollectionEnd),
-            (any::<[u8; 16]>(), 1..=NUMBER_MAX, 0..=i64::MAX, 0..=i64::MAX).prop_map(|(tag, number, before, nanos)| {
-                Name::Snapshot(SnapshotName {
-                    tag: SeriesTag::new(tag),
-                    number,
-                    bucket: Timestamp::from_nanos(before),
-                    previous: Timestamp::from_nanos(nanos),
-                })
-            }),
+            any::<[u8; 16]>().prop_map(|id| Name::WriterEnd(WriterId::new(id))),
+            (any::<[u8; 16]>(), 1..=NUMBER_MAX)
+                .prop_map(|(tag, number)| Name::Commit(CommitName { tag: SeriesTag::new(tag), number })),
         ]
     }
 
@@ -280,10 +271,17 @@ mod tests {
         }
 
         #[test]
-        fn snapshots_sort_by_number(a in 1..=NUMBER_MAX, b in 1..=NUMBER_MAX) {
-            let name = |number| Name::Snapshot(SnapshotName { number, ..SnapshotName::first(SeriesTag::new([1; 16])) }).to_string();
+        fn commits_sort_by_number(a in 1..=NUMBER_MAX, b in 1..=NUMBER_MAX) {
+            let name = |number| Name::Commit(CommitName { number, tag: SeriesTag::new([1; 16]) }).to_string();
             prop_assert_eq!(a.cmp(&b), name(a).cmp(&name(b)));
         }
+    }
+
+    #[test]
+    fn what_names_others_is_copied_before_them() {
+        assert!(PREFIXES.is_sorted(), "a plain copier goes by the alphabet");
+        let place = |prefix| PREFIXES.iter().position(|other| *other == prefix).unwrap();
+        assert!(place(COMMITS) == 0 && place(COMMITS) < place(INDEX) && place(INDEX) < place(PACKS));
     }
 
     #[test]
@@ -298,7 +296,7 @@ mod tests {
             "keys/roster-1-00000000000000000000000000000000",
             "keys/roster-000000000000001",
             "packs",
-            "snapshots/00/1",
+            "commits/00/1",
             &pack.replacen("ab/", "ac/", 1),
             &pack.to_uppercase(),
             &format!("{pack}/x"),
@@ -309,10 +307,14 @@ mod tests {
             "gc/1",
             "gc/000000000000001-",
             "gc/000000000000001-ended-ended",
-            "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/000000000000000-0000000000000000",
-            "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/00000000000001-0000000000000000",
-            "snapshots/00000000000000000000000000000000/000000000001-0000000000000000/000000000000001-0000000000000000",
-            "snapshots/00000000000000000000000000000000/000000000000-0000000000000000/000000000000001-ffffffffffffffff",
+            "commits/00000000000000000000000000000000/000000000000/000000000000000",
+            "commits/00000000000000000000000000000000/000000000000/00000000000001",
+            "commits/00000000000000000000000000000000/000000000001/000000000000001",
+            "commits/00000000000000000000000000000000/000000000000/000000000001000",
+            "commits/00000000000000000000000000000000/000000000000/000000000000001-0000000000000000",
+            "commits/00000000000000000000000000000000/000000000000000001/000000000000001",
+            "writers/00000000000000000000000000000000-",
+            "writers/00000000000000000000000000000000-ended-ended",
         ] {
             assert_eq!(Name::parse(wrong), None, "{wrong}");
         }

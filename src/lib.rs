@@ -66,6 +66,8 @@ mod error;
 mod feed;
 mod files;
 mod forget;
+#[cfg(test)]
+mod future;
 #[cfg(fuzzing)]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -116,7 +118,7 @@ pub use files::{FileTime, LinkGroup, Metadata, Posix};
 pub use forget::{ForgetOptions, ForgetPlan, ForgetReport, ForgottenSnapshot, SnapshotDecision};
 pub use gc::{GcOptions, GcPlan, GcReport, PackFate, PackReason, WaitingFor};
 pub use history::{HistoryOptions, Revision};
-pub use id::{BlobId, ObjectId, RecordHash, RepositoryId, SeriesTag, WriterId};
+pub use id::{BlobId, ObjectId, ProbeId, RecordHash, RepositoryId, SeriesTag, WriterId};
 pub use keys::KeyRotation;
 pub use merge::{MergePlan, MergeReport};
 pub use progress::{NoProgress, Phase, Progress};
@@ -129,6 +131,6 @@ pub use slot::{KeyKind, KeySlot};
 pub use snapshot::{Failure, Moment, Origin, Snapshot, SnapshotStats};
 pub use snapshots::Selector;
 pub use stats::{RepositoryStats, Usage};
-pub use store::Location;
+pub use store::{Location, Mismatch, PutAside, Right, StoreAccess, StoreOperation, StoreRights};
 pub use tree::{Change, Entry, EntryKind, Key, Payload, Piece, SequenceRoot};
 pub use writer::{CommitOptions, Start, Writer, WriterOptions};

@@ -11,12 +11,19 @@
 //!          -32 BLAKE3 of everything before it, so that damage is told from forgery without a key
 //! signed    a record whose value is followed by the administrator's signature, 64 bytes
 //! ```
+//! The envelope is fixed for ever: magic, version and kind in front, and a hash
+//! of everything, at the end or in the name. Whoever has all of the bytes checks
+//! the hash first: an object whose hash doesn't fit is damaged, however new it
+//! looks, and one whose hash fits and whose version or kind isn't known needs a
+//! newer version of this library ([`Error::Unsupported`]). Whoever has a part of
+//! an object alone can't tell these apart ([`in_part`]).
+//!
 //! Padmé (Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and
 //! Communication with PURBs", PETS 2019) leaves at most O(log log n) bits of the
 //! length and costs at most 12 %.
 
 use crate::clock::Surroundings;
-use crate::codec::{self, Decode, Encode};
+use crate::codec::{self, Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind, Opener, Part, PublicKey, SALT_LEN, Salt, Sealer, Signature, TAG_LEN, is_signed};
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
@@ -83,19 +90,45 @@ pub(crate) fn write_magic(kind: Kind, out: &mut Vec<u8>) {
     out.extend_from_slice(&[FORMAT_VERSION, kind as u8]);
 }
 
-/// Checks the magic, the format version and the kind, and returns what follows them.
+/// Checks the magic, the format version and the kind, and returns what follows them. The object's hash was checked
+/// before; where it can't be, see [`in_part`] and [`if_whole`].
 pub(crate) fn read_magic<'a>(bytes: &'a [u8], kind: Kind, object: &str) -> Result<&'a [u8]> {
     let rest = bytes.strip_prefix(MAGIC).ok_or_else(|| Error::corrupt(object, "it doesn't begin like one of ours"))?;
     let ([version, found], rest) = rest.split_first_chunk::<2>().ok_or_else(|| too_short(object))?;
     if *version != FORMAT_VERSION {
         return Err(Error::unsupported(
             object,
-            format!("it has format version {version}, this build knows version {FORMAT_VERSION}"),
+            format!("it has format version {version}, and this build knows version {FORMAT_VERSION}"),
         ));
     }
     match Kind::from_number(*found) {
         Some(found) if found == kind => Ok(rest),
-        _ => Err(Error::corrupt(object, format!("it is an object of kind {found}, not {}", kind as u8))),
+        None => {
+            let reason = format!("it is an object of kind {found}, which this build doesn't know");
+            Err(Error::unsupported(object, reason))
+        }
+        Some(_) => Err(Error::corrupt(object, format!("it is an object of kind {found}, not {}", kind as u8))),
+    }
+}
+
+/// What is to be said of an object of which only a part was read, so that its hash can't be checked.
+pub(crate) fn in_part(error: Error) -> Error {
+    match error {
+        Error::Unsupported { object, reason } => {
+            let reason =
+                format!("{reason}, unless it is damaged: reading all of it, as a full check does, tells which");
+            Error::Unsupported { object, reason }
+        }
+        other => other,
+    }
+}
+
+/// What is to be said of an object that is named by its hash and was read whole: what doesn't hash to its name is
+/// damaged, however new it looks.
+pub(crate) fn if_whole(error: Error, bytes: &[u8], id: &ObjectId, object: &str) -> Error {
+    match error {
+        Error::Unsupported { .. } => verify_id(bytes, id, object).err().unwrap_or(error),
+        other => other,
     }
 }
 
@@ -184,6 +217,12 @@ struct Signed<T> {
     signature: Signature,
 }
 
+impl<T: Extended> Extended for Signed<T> {
+    fn extensions(&self) -> &Extensions {
+        self.value.extensions()
+    }
+}
+
 /// What is signed: the value, and what keeps it from standing in for another.
 fn signed_message<T: Encode>(value: &T, kind: Kind, name: &str) -> Vec<u8> {
     let mut message = SIGNED.to_vec();
@@ -220,7 +259,7 @@ pub(crate) fn forge_signed<T: Encode + Clone>(
 }
 
 /// Opens the record named `name`; nothing if it is sound, but not the administrator's.
-pub(crate) fn open_signed<T: Encode + Decode<()>>(
+pub(crate) fn open_signed<T: Encode + Decode<()> + Extended>(
     bytes: &[u8],
     kind: Kind,
     name: &str,
@@ -232,7 +271,10 @@ pub(crate) fn open_signed<T: Encode + Decode<()>>(
 }
 
 /// Opens the record named `name`.
-pub(crate) fn open_record<T: Encode + Decode<()>>(
+///
+/// # Errors
+/// [`Error::Unsupported`] if it is sound and has a format version, key generation or extension that isn't known.
+pub(crate) fn open_record<T: Encode + Decode<()> + Extended>(
     bytes: &[u8],
     kind: Kind,
     name: &str,
@@ -241,8 +283,9 @@ pub(crate) fn open_record<T: Encode + Decode<()>>(
     let (header, body) = Header::read(strip_trailer(bytes, name)?, kind, name)?;
     let mut message = body.to_vec();
     header.opener(keyring, name)?.open(0, Part::Body, name, &mut message, name)?;
-    let (value, padding) = codec::decode_prefix(&message, name)?;
+    let (value, padding) = codec::decode_prefix::<T>(&message, name)?;
     check_padding(padding, bytes.len(), name)?;
+    value.extensions().require_known(name)?;
     Ok(value)
 }
 
@@ -263,6 +306,15 @@ pub(crate) fn open_clear<'a>(bytes: &'a [u8], kind: Kind, name: &str, administra
 
 fn clear_message(said: &[u8], kind: Kind, name: &str) -> Vec<u8> {
     [SIGNED, &[kind as u8], blake3::hash(name.as_bytes()).as_bytes(), said].concat()
+}
+
+/// A record of bytes alone.
+#[cfg(test)]
+impl Extended for Vec<u8> {
+    fn extensions(&self) -> &Extensions {
+        static NONE: std::sync::LazyLock<Extensions> = std::sync::LazyLock::new(Extensions::default);
+        &NONE
+    }
 }
 
 #[cfg(test)]
@@ -290,27 +342,28 @@ mod tests {
         #[test]
         fn records_round_trip_and_nothing_else_opens(value: Vec<u8>, flip: prop::sample::Index, bit in 0u8..8) {
             let (keyring, surroundings) = (Keyring::generate(&Surroundings::default()), Surroundings::default());
-            let sealed = seal_record(&value, Kind::Snapshot, "snapshots/x", &keyring, &surroundings).unwrap();
+            let sealed = seal_record(&value, Kind::Snapshot, "commits/x", &keyring, &surroundings).unwrap();
             let open = |bytes: &[u8], kind, name: &str, keyring: &Keyring| open_record::<Vec<u8>>(bytes, kind, name, keyring);
-            prop_assert_eq!(open(&sealed, Kind::Snapshot, "snapshots/x", &keyring).unwrap(), value);
-            prop_assert!(open(&sealed, Kind::Snapshot, "snapshots/y", &keyring).is_err(), "renamed");
-            prop_assert!(open(&sealed, Kind::Registration, "snapshots/x", &keyring).is_err(), "another kind");
+            prop_assert_eq!(open(&sealed, Kind::Snapshot, "commits/x", &keyring).unwrap(), value);
+            prop_assert!(open(&sealed, Kind::Snapshot, "commits/y", &keyring).is_err(), "renamed");
+            prop_assert!(open(&sealed, Kind::Registration, "commits/x", &keyring).is_err(), "another kind");
             let other = Keyring::generate(&surroundings);
-            prop_assert!(open(&sealed, Kind::Snapshot, "snapshots/x", &other).is_err(), "another key");
+            prop_assert!(open(&sealed, Kind::Snapshot, "commits/x", &other).is_err(), "another key");
             let mut damaged = sealed.clone();
             let at = flip.index(damaged.len());
             damaged[at] ^= 1 << bit;
-            prop_assert!(open(&damaged, Kind::Snapshot, "snapshots/x", &keyring).is_err(), "flipped");
-            prop_assert!(open(&sealed[..at], Kind::Snapshot, "snapshots/x", &keyring).is_err(), "truncated");
+            let is_damage = |bytes: &[u8]| open(bytes, Kind::Snapshot, "commits/x", &keyring).unwrap_err().is_corrupt();
+            prop_assert!(is_damage(&damaged), "flipped");
+            prop_assert!(is_damage(&sealed[..at]), "truncated");
             damaged[at] ^= 1 << bit;
             damaged.push(0);
-            prop_assert!(open(&damaged, Kind::Snapshot, "snapshots/x", &keyring).is_err(), "extended");
+            prop_assert!(open(&damaged, Kind::Snapshot, "commits/x", &keyring).is_err(), "extended");
             // Damage that fixes the plain hash is caught by the AEAD.
             let mut forged = sealed[..sealed.len() - TRAILER_LEN].to_vec();
             let at = flip.index(forged.len());
             forged[at] ^= 1 << bit;
             write_trailer(&mut forged);
-            prop_assert!(open(&forged, Kind::Snapshot, "snapshots/x", &keyring).is_err(), "forged");
+            prop_assert!(open(&forged, Kind::Snapshot, "commits/x", &keyring).is_err(), "forged");
         }
     }
 }

@@ -25,6 +25,11 @@ pub(crate) trait BlobVisitor: Send {
 
     /// A node can't be had; an error ends the walk with it. `span` are the keys of which nothing is known then.
     fn failed(&mut self, id: &BlobId, span: &Span, error: Error) -> Result<()>;
+
+    /// An entry is of a kind that isn't known, so that what it refers to isn't known either; an error ends the walk.
+    fn unknown(&mut self, error: Error) -> Result<()> {
+        Err(error)
+    }
 }
 
 /// Walks over all blobs of the tree under `root`.
@@ -59,6 +64,9 @@ impl<R: ReadNode, V: BlobVisitor> Visitor for Walk<'_, R, V> {
     }
 
     async fn leaf(&mut self, _: &BlobId, entries: Vec<(Key, Entry)>) -> Result<()> {
+        for (key, entry) in &entries {
+            entry.require_known(key).or_else(|error| self.visitor.unknown(error))?;
+        }
         let mut chunks = BTreeSet::new();
         for payload in entries.iter().flat_map(|(_, entry)| [&entry.content, &entry.metadata]) {
             match payload {

@@ -78,7 +78,10 @@ impl Repository {
             Some(entry) if entry.kind == EntryKind::File => {
                 Ok(FileReader::new(Arc::clone(self.reader()), entry.content))
             }
-            Some(_) => Err(Error::invalid(format!("{path} in {snapshot}"), "it is not a file")),
+            Some(entry) => {
+                entry.require_known(path)?;
+                Err(Error::invalid(format!("{path} in {snapshot}"), "it is not a file"))
+            }
             None => Err(Error::not_found(format!("{path} in {snapshot}"))),
         }
     }

@@ -11,35 +11,44 @@
 //!                          │                              └─────────── go on with n + 1 <── won ────┘  │
 //!                          └──────── register anew for the number after the winner's <────────────────┘
 //! ```
-//! Having registered, it lists the series once more: if its number is taken
-//! already, it begins again.
+//! Having registered, it looks for its number once more: if that is taken already,
+//! or forgotten and freed again, it begins anew.
 //!
 //! A registration stands for its number and, while it lives, for those after
 //! it: its writer commits again and again at one request each. To fence it, put
 //! a tombstone at the series' next number: the writer notices when it loses it.
 //!
-//! A registration whose commit was issued is only removed once the number is
-//! seen to be decided, since a put that was given up can still land. One that
-//! is left behind by a crash stays until a collection fences it.
+//! A registration whose commit was issued only ends once the number is seen to be
+//! decided, since a put that was given up can still land. It ends by adding an
+//! object (see [`registered`]); one that is left behind by a crash stays until a
+//! collection fences it.
 //!
 //! A collection waits for the registrations that may not know it. A writer that
 //! lives long renews when it sees that one was begun, and its new registration
 //! says which it has seen.
 
+mod registered;
+
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub(crate) use registered::{
+    Registered, RegistrationRecord, clear_ended, open_registration, registered, still_running,
+};
+
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::Extensions;
 use crate::collection;
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
 use crate::id::{RecordHash, SeriesTag, WriterId};
-use crate::layout::{Name, SnapshotName};
+use crate::kept::Kept;
+use crate::layout::{CommitName, Name};
 use crate::object;
-use crate::snapshot::{Body, Content, Record, Snapshot, Timelines, open_record, validate_series};
+use crate::registration::registered::{EndRecord, EndToken};
+use crate::snapshot::{Body, Content, Moment, Placed, Record, Snapshot, Timelines, open_record, validate_series};
 use crate::store::Created;
 
 /// How far a predecessor's time may lie after this machine's clock before a commit is refused, in seconds.
@@ -53,17 +62,6 @@ const SEMANTICS_TRIED: u32 = 3;
 
 /// How many numbers a fence contends for before it gives up.
 const FENCES: u32 = 64;
-
-/// What a registration says.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct RegistrationRecord {
-    pub(crate) series: String,
-    pub(crate) number: u64,
-    pub(crate) time: Timestamp,
-    pub(crate) host: String,
-    /// The last collection that the writer had read before it registered; 0 if it hadn't looked.
-    pub(crate) seen: u64,
-}
 
 /// Whether several writers may run at once.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -84,12 +82,14 @@ pub(crate) struct Registration {
     host: String,
     mode: WriterMode,
     id: WriterId,
+    /// What ends the registration.
+    token: EndToken,
     /// The record before the number that is contended for.
     tip: Option<Tip>,
     /// The newest snapshot at or before the tip.
     parent: Option<Snapshot>,
     /// A commit that was issued and isn't known to have landed or to have lost.
-    issued: Option<(SnapshotName, Bytes)>,
+    issued: Option<(CommitName, Bytes)>,
     /// The last collection, as read after registering.
     collection: u64,
     /// The last one that was read before.
@@ -103,9 +103,10 @@ pub(crate) struct Registration {
 /// What a record says to the one after it.
 #[derive(Clone, Copy, Debug)]
 struct Tip {
-    name: SnapshotName,
-    time: Timestamp,
+    name: CommitName,
     hash: RecordHash,
+    /// When the newest snapshot that counts was committed, which the next must come after.
+    time: Timestamp,
 }
 
 impl Registration {
@@ -120,6 +121,7 @@ impl Registration {
             host: host.to_owned(),
             mode,
             id: WriterId::new(parts.surroundings.random()),
+            token: EndToken::new(parts.surroundings.random()),
             parts,
             tip: None,
             parent: None,
@@ -166,17 +168,17 @@ impl Registration {
 
     async fn register(&mut self) -> Result<()> {
         for _ in 0..CONTESTS {
-            let tip = self.timelines.tip(&self.tag).await?;
-            let number = tip.map_or(Some(1), |tip| tip.next_number());
-            let number = number.ok_or_else(|| self.out_of_numbers())?;
-            self.write_registration(number).await?;
-            let read = self.read_after_registering(tip, number).await;
+            let (tip, _) = self.timelines.tip(&self.tag).await?;
+            let target = tip.map_or(Some(CommitName::first(self.tag)), |tip| tip.next());
+            let target = target.ok_or_else(|| self.out_of_numbers())?;
+            self.write_registration(target.number).await?;
+            let read = self.read_after_registering(tip, target).await;
             if matches!(read, Ok(true)) {
                 return Ok(());
             }
             // Nothing was issued under it, so nothing can land late.
-            self.remove(&self.id).await;
-            self.id = WriterId::new(self.parts.surroundings.random());
+            self.add_end(&self.id, &self.token).await;
+            self.draw_identity();
             match read {
                 // The record that was the newest isn't any more, and was collected before it was read.
                 Err(error) if error.is_not_found() => {}
@@ -187,6 +189,11 @@ impl Registration {
         Err(Error::conflict(format!("series {:?}", self.series), reason))
     }
 
+    fn draw_identity(&mut self) {
+        self.id = WriterId::new(self.parts.surroundings.random());
+        self.token = EndToken::new(self.parts.surroundings.random());
+    }
+
     fn out_of_numbers(&self) -> Error {
         Error::invalid(format!("series {:?}", self.series), "its numbers have run out")
     }
@@ -195,7 +202,8 @@ impl Registration {
         let name = Name::Writer(self.id).to_string();
         let time = self.parts.surroundings.clock.now();
         let (series, host, seen) = (self.series.clone(), self.host.clone(), self.seen);
-        let record = RegistrationRecord { series, number, time, host, seen };
+        let (ending, extensions) = (self.token.hash(), Extensions::default());
+        let record = RegistrationRecord { series, number, time, host, seen, ending, extensions };
         let sealed =
             object::seal_record(&record, Kind::Registration, &name, &self.parts.keyring, &self.parts.surroundings)?;
         let sealed = Bytes::from(sealed);
@@ -205,7 +213,7 @@ impl Registration {
         if self.mode == WriterMode::Shared {
             let verdict = test_semantics(&self.parts, &name, sealed).await;
             if verdict.is_err() {
-                self.remove(&self.id).await;
+                self.add_end(&self.id, &self.token).await;
             }
             verdict?;
         }
@@ -214,47 +222,69 @@ impl Registration {
 
     /// Reads the collections, then what still counts, then the parent: in this order, after registering.
     ///
-    /// False if the number was taken before the registration: it may have been forgotten since, and be about to be
-    /// freed, so that it could be won and not count. The highest number never is, so that it shows.
-    async fn read_after_registering(&mut self, tip: Option<SnapshotName>, number: u64) -> Result<bool> {
+    /// False if the number was taken before the registration. It may even have been forgotten since and be free again, so
+    /// that it could be won and not count; then a list says something of it.
+    async fn read_after_registering(&mut self, tip: Option<CommitName>, target: CommitName) -> Result<bool> {
         let (store, keyring) = (&self.parts.store, &self.parts.keyring);
-        let collected = async {
+        let looked = async {
             let collected = collection::condemned(store, keyring).await?;
             Ok((collected, self.timelines.kept(&self.tag).await?.kept))
         };
-        let ((collected, kept), now) = futures::try_join!(collected, self.timelines.tip(&self.tag))?;
-        if now.is_some_and(|now| now.number >= number) {
+        let newest = async {
+            match &tip {
+                Some(name) => self.timelines.read(name).await.map(Some),
+                None => Ok(None),
+            }
+        };
+        let taken = self.timelines.is_taken(&target);
+        let ((collected, kept), newest, is_taken) = futures::try_join!(looked, newest, taken)?;
+        if is_taken || kept.through >= target.number {
             return Ok(false);
         }
-        let Some(name) = tip else {
-            (self.collection, self.condemned) = collected;
-            (self.tip, self.parent, self.lost) = (None, None, false);
-            return Ok(true);
-        };
-        let newest = self.timelines.read(&name).await?;
-        let time = newest.record.time;
-        let ahead = time.seconds_since(self.parts.surroundings.clock.now());
-        if ahead > AHEAD_MAX {
-            return Err(Error::invalid(
-                format!("{}#{}", self.series, name.number),
-                format!(
-                    "it was committed {ahead} seconds after now; set this machine's clock right, or continue under \
-                     another series if it was the other writer's that was wrong"
-                ),
-            ));
-        }
-        let tip = Tip { name, time, hash: newest.hash };
-        let goes_on = |snapshot: &Snapshot| kept.counts(name.number) && snapshot.origin.is_none();
-        let parent = match newest.into_snapshot().filter(goes_on) {
-            Some(snapshot) => Some(snapshot),
-            // A tombstone changed nothing, what was forgotten may be about to go, and what gives an older one back is no
-            // newer than that.
-            None => self.timelines.latest(&self.tag, Some(time)).await?,
+        let (tip, parent) = match (tip, newest) {
+            (Some(name), Some(placed)) => self.tip_and_parent(name, placed, &kept).await?,
+            _ => (None, None),
         };
         // Only now, so that who tries again after a failure still sees that a collection came between.
         (self.collection, self.condemned) = collected;
-        (self.tip, self.parent, self.lost) = (Some(tip), parent, false);
+        (self.tip, self.parent, self.lost) = (tip, parent, false);
         Ok(true)
+    }
+
+    /// What the next record says of the one before it, and the snapshot that it goes on from.
+    async fn tip_and_parent(
+        &self,
+        name: CommitName,
+        placed: Placed,
+        kept: &Kept,
+    ) -> Result<(Option<Tip>, Option<Snapshot>)> {
+        let hash = placed.hash;
+        let newest = placed.into_snapshot().filter(|_| kept.counts(name.number));
+        let (newest, parent) = match newest {
+            // What gives an older one back is no newer than that.
+            Some(snapshot) if snapshot.origin.is_none() => (Some(snapshot.clone()), Some(snapshot)),
+            // A tombstone changed nothing, and what was forgotten may be about to go.
+            _ => self.timelines.newest_and_latest(&self.tag, Some(Moment::Number(name.number))).await?,
+        };
+        if let Some(newest) = &newest {
+            self.require_past(newest)?;
+        }
+        let time = newest.map_or(Timestamp::EPOCH, |newest| newest.time);
+        Ok((Some(Tip { name, hash, time }), parent))
+    }
+
+    /// Refuses to commit after a snapshot of the far future, which would put all that follow there, too.
+    fn require_past(&self, newest: &Snapshot) -> Result<()> {
+        let ahead = newest.time.seconds_since(self.parts.surroundings.clock.now());
+        if ahead <= AHEAD_MAX {
+            return Ok(());
+        }
+        let reason = format!(
+            "it was committed {} hours after now; set this machine's clock right, or, if the other writer's was wrong, \
+             forget that snapshot",
+            ahead / 3600
+        );
+        Err(Error::invalid(newest, reason))
     }
 
     /// One attempt at the next number, at one request: the snapshot if it is ours, nothing if another took it.
@@ -279,23 +309,23 @@ impl Registration {
         if crate::simulation::has(crate::simulation::Bug::UnknownMeansFailed) {
             self.issued = None;
         }
-        let created = self.parts.store.create(&Name::Snapshot(target).to_string(), sealed.clone()).await?;
+        let created = self.parts.store.create(&Name::Commit(target).to_string(), sealed.clone()).await?;
         self.issued = None;
         if created == Created::Theirs {
             self.lost = true;
             return Ok(None);
         }
         let placed = open_record(&sealed, &target, &self.parts.keyring)?;
-        self.tip = Some(Tip { name: target, time: placed.record.time, hash: placed.hash });
+        self.tip = Some(Tip { name: target, hash: placed.hash, time: placed.record.time });
         self.parent = placed.into_snapshot();
         Ok(self.parent.clone())
     }
 
     /// The record that makes `content` the snapshot after the tip, and its name.
-    fn seal(&self, content: &Content) -> Result<(SnapshotName, Bytes)> {
+    fn seal(&self, content: &Content) -> Result<(CommitName, Bytes)> {
         let target = match &self.tip {
-            None => SnapshotName::first(self.tag),
-            Some(tip) => tip.name.next(tip.time).ok_or_else(|| self.out_of_numbers())?,
+            None => CommitName::first(self.tag),
+            Some(tip) => tip.name.next().ok_or_else(|| self.out_of_numbers())?,
         };
         let clock = self.parts.surroundings.clock.now();
         let record = Record {
@@ -305,8 +335,9 @@ impl Registration {
             clock,
             predecessor: self.tip.map(|tip| tip.hash),
             body: Body::Snapshot(content.clone()),
+            extensions: Extensions::default(),
         };
-        let name = Name::Snapshot(target).to_string();
+        let name = Name::Commit(target).to_string();
         let sealed =
             object::seal_record(&record, Kind::Snapshot, &name, &self.parts.keyring, &self.parts.surroundings)?;
         if sealed.len() as u64 > object::RECORD_MAX {
@@ -322,26 +353,37 @@ impl Registration {
             return Err(Error::worker("a registration was to be renewed whose commit is undecided"));
         }
         (self.seen, _) = collection::condemned(&self.parts.store, &self.parts.keyring).await?;
-        let old = self.id;
+        let (id, token) = (self.id, self.token);
         // Until the new one is good, there is none to commit under.
         self.lost = true;
-        self.id = WriterId::new(self.parts.surroundings.random());
+        self.draw_identity();
         let renewed = self.register().await;
-        self.remove(&old).await;
+        self.add_end(&id, &token).await;
         renewed
     }
 
     /// Ends the registration, unless a commit under it is undecided.
     pub(crate) async fn end(&self) {
         if !self.is_undecided() {
-            self.remove(&self.id).await;
+            self.add_end(&self.id, &self.token).await;
         }
     }
 
-    /// Removes a registration. One that stays only delays a collection, so a failure here is not the writer's.
-    async fn remove(&self, id: &WriterId) {
-        if let Err(error) = self.parts.store.delete(&Name::Writer(*id).to_string()).await {
-            tracing::warn!(%error, "could not end a registration; it stays until a collection takes it away");
+    /// Says that a registration has ended. One that doesn't only delays a collection, so a failure here isn't the writer's.
+    async fn add_end(&self, id: &WriterId, token: &EndToken) {
+        let name = Name::WriterEnd(*id).to_string();
+        let Parts { store, keyring, surroundings, .. } = &self.parts;
+        let end = EndRecord { token: *token, extensions: Extensions::default() };
+        let added = match object::seal_record(&end, Kind::RegistrationEnd, &name, keyring, surroundings) {
+            Ok(sealed) => store.create(&name, sealed.into()).await,
+            Err(error) => Err(error),
+        };
+        match added {
+            Ok(Created::Ours) => {}
+            Ok(Created::Theirs) => {
+                tracing::warn!(name, "something else is there; a collection will fence the registration")
+            }
+            Err(error) => tracing::warn!(%error, "could not end a registration; a collection will fence it"),
         }
     }
 }
@@ -354,21 +396,21 @@ pub(crate) async fn fence(parts: &Parts, registration: &RegistrationRecord) -> R
     let tag = parts.keyring.series_tag(series);
     let timelines = Timelines::new(parts.store.clone(), Arc::clone(&parts.keyring));
     for _ in 0..FENCES {
-        let before = match timelines.tip(&tag).await? {
-            Some(name) => Some((name, timelines.read(&name).await?)),
-            None => None,
-        };
-        let clock = parts.surroundings.clock.now();
-        let (target, time, predecessor) = match &before {
-            None => (Some(SnapshotName::first(tag)), Timestamp::EPOCH, None),
-            Some((name, placed)) => (name.next(placed.record.time), placed.record.time, Some(placed.hash)),
-        };
+        let (tip, newest) = timelines.tip(&tag).await?;
         let out_of_numbers = || Error::invalid(format!("series {series:?}"), "its numbers have run out");
-        let target = target.ok_or_else(out_of_numbers)?;
+        let (target, predecessor, after) = match tip {
+            None => (CommitName::first(tag), None, Timestamp::EPOCH),
+            Some(name) => {
+                let placed = timelines.read(&name).await?;
+                let (hash, after) = (placed.hash, timelines.newest_time(placed, &newest.kept).await?);
+                (name.next().ok_or_else(out_of_numbers)?, Some(hash), after)
+            }
+        };
         // Not the clock's time: it may be wrong, and a tombstone must not push those after it into the future.
-        let (number, time) = (target.number, time.next());
-        let record = Record { series: series.clone(), number, time, clock, predecessor, body: Body::Tombstone };
-        let name = Name::Snapshot(target).to_string();
+        let (number, time, clock) = (target.number, after.next(), parts.surroundings.clock.now());
+        let (series, body, extensions) = (series.clone(), Body::Tombstone, Extensions::default());
+        let record = Record { series, number, time, clock, predecessor, body, extensions };
+        let name = Name::Commit(target).to_string();
         let sealed = object::seal_record(&record, Kind::Snapshot, &name, &parts.keyring, &parts.surroundings)?;
         if parts.store.create(&name, sealed.into()).await? == Created::Ours {
             return Ok(number);

@@ -24,7 +24,7 @@ use crate::repository::slots::{CONCURRENCY, OpenSlot, Trial, read_slot, remember
 use crate::roster::{self, Standing};
 use crate::slot::Slot;
 use crate::snapshot::{Snapshot, Timelines};
-use crate::store::{Created, Intent, Listed, Location, Store};
+use crate::store::{Created, Intent, Listed, Location, PutAside, Store};
 use crate::tree::{Splitter, TreeParameters};
 
 /// Bytes of tree nodes that are kept in memory unless asked otherwise.
@@ -354,6 +354,13 @@ impl Repository {
     /// Whether it was opened with a secret that lets back up and restore, and neither forget nor delete.
     pub fn is_append_only(&self) -> bool {
         self.keyring().is_append_only()
+    }
+
+    /// Objects that couldn't be used and that operations of this handle and its clones could do without: damaged, made up
+    /// by whoever can write to the store, or of a newer build. Whatever was restored or listed in spite of them is sound,
+    /// but something newer may be hidden behind them: run a check.
+    pub fn put_aside(&self) -> Vec<PutAside> {
+        self.store().aside()
     }
 
     /// What a writer of blobs needs.

@@ -7,10 +7,16 @@
 //! record can be moved to another number or series. It holds the hash of its
 //! predecessor's stored bytes: the newest record vouches for all before it.
 //!
-//! Invariant: numbers are handed out without gaps, and times increase with
-//! them, however the clocks of the writers stand. Which of them still count says
-//! `kept`: the others aren't shown, and a collection deletes their records.
+//! Invariant: numbers are handed out without gaps, and the times of those that
+//! count increase with them, however the clocks of the writers stand. Which of them
+//! still count says `kept`: the others aren't shown, and a collection deletes their
+//! records.
+//!
+//! A record that doesn't open is put aside by whoever can do without it, and stops
+//! the writers of its series, which would have to build upon it.
 
+mod lines;
+mod moment;
 mod walk;
 
 use std::collections::BTreeMap;
@@ -21,16 +27,17 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::blobs::Stored;
 use crate::clock::Timestamp;
-use crate::codec::{Decode, Encode};
+use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, RecordHash, SeriesTag};
-use crate::kept::{self, Newest};
-use crate::layout::{self, Name, SnapshotName};
+use crate::kept::{self, Kept, Newest};
+use crate::layout::{self, CommitName, Name};
 use crate::object;
 use crate::store::Store;
 
-pub use walk::Moment;
+pub(crate) use lines::{Lines, UNREACHED};
+pub use moment::Moment;
 pub(crate) use walk::Walk;
 
 /// Records read at a time.
@@ -173,6 +180,13 @@ pub(crate) struct Record {
     pub(crate) clock: Timestamp,
     pub(crate) predecessor: Option<RecordHash>,
     pub(crate) body: Body,
+    pub(crate) extensions: Extensions,
+}
+
+impl Extended for Record {
+    fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
 }
 
 /// What a number was used for.
@@ -211,7 +225,7 @@ pub(crate) struct Placed {
 impl Placed {
     /// The snapshot, unless the number was only fenced.
     pub(crate) fn into_snapshot(self) -> Option<Snapshot> {
-        let Record { series, number, time, clock, predecessor, body } = self.record;
+        let Record { series, number, time, clock, predecessor, body, .. } = self.record;
         let Body::Snapshot(content) = body else { return None };
         let (failures, failure_count, stored) = (content.failures, content.failure_count, content.stored);
         let Content { host, tags, paths, position, root, entries, parent, origin, stats, .. } = content;
@@ -253,12 +267,12 @@ pub(crate) fn validate_series(series: &str) -> Result<()> {
 }
 
 /// Opens a record and checks that it says what its name says.
-pub(crate) fn open_record(bytes: &[u8], name: &SnapshotName, keyring: &Keyring) -> Result<Placed> {
-    let text = Name::Snapshot(*name).to_string();
+pub(crate) fn open_record(bytes: &[u8], name: &CommitName, keyring: &Keyring) -> Result<Placed> {
+    let text = Name::Commit(*name).to_string();
     let record: Record = object::open_record(bytes, Kind::Snapshot, &text, keyring)?;
     let fits = record.number == name.number
+        && validate_series(&record.series).is_ok()
         && keyring.series_tag(&record.series) == name.tag
-        && record.time > name.previous
         && record.predecessor.is_some() == (record.number > 1);
     if !fits {
         return Err(Error::corrupt(text, "it says something else than its name"));
@@ -281,20 +295,21 @@ impl Timelines {
 
     /// The folders of all series.
     pub(crate) async fn tags(&self) -> Result<Vec<SeriesTag>> {
-        let folders = self.store.list_folders(layout::SNAPSHOTS).await?;
+        let folders = self.store.list_folders(layout::COMMITS).await?;
         let mut tags: Vec<_> = folders.iter().filter_map(|folder| layout::parse_series_prefix(folder)).collect();
         tags.sort_unstable();
         Ok(tags)
     }
 
-    /// The name of a series' newest record: two listings.
-    pub(crate) async fn tip(&self, tag: &SeriesTag) -> Result<Option<SnapshotName>> {
-        for bucket in self.buckets(tag).await?.into_iter().rev() {
+    /// The name of a series' newest record, and what still counts: three listings, two of them at once.
+    pub(crate) async fn tip(&self, tag: &SeriesTag) -> Result<(Option<CommitName>, Newest)> {
+        let Reached { buckets, newest } = self.reached(tag).await?;
+        for bucket in buckets.into_iter().rev() {
             if let Some(name) = self.names_in(tag, bucket).await?.pop() {
-                return Ok(Some(name));
+                return Ok((Some(name), newest));
             }
         }
-        Ok(None)
+        Ok((None, newest))
     }
 
     /// Which snapshots of a series still count.
@@ -305,23 +320,55 @@ impl Timelines {
     /// The newest snapshot of a series that counts, at or before `time` or of all times.
     ///
     /// What gives another back stands in that one's place. Three listings, two of them at once, and one read, unless
-    /// tombstones or such are in the way, or snapshots were forgotten.
+    /// tombstones or such are in the way, or snapshots were forgotten. A time takes three or four rounds of reads more.
     pub(crate) async fn latest(&self, tag: &SeriesTag, time: Option<Timestamp>) -> Result<Option<Snapshot>> {
-        let mut walk = self.walk(tag, time.map(Moment::Time), None);
-        let mut latest: Option<Snapshot> = None;
+        let (_, latest) = self.newest_and_latest(tag, time.map(Moment::Time)).await?;
+        Ok(latest)
+    }
+
+    /// The newest snapshot of a series that counts, and the one of the highest place, from which its writers go on.
+    pub(crate) async fn newest_and_latest(
+        &self,
+        tag: &SeriesTag,
+        until: Option<Moment>,
+    ) -> Result<(Option<Snapshot>, Option<Snapshot>)> {
+        let mut walk = self.walk(tag, until, None);
+        let (mut newest, mut latest) = (None, None::<Snapshot>);
         while let Some(placed) = walk.next(1).await? {
             let place = latest.as_ref().map_or(0, Snapshot::place);
             if placed.record.number < place {
                 break;
             }
-            latest = match placed.into_snapshot() {
-                // What gives another back is no later than that.
-                Some(snapshot) if snapshot.origin.is_none() && snapshot.number >= place => return Ok(Some(snapshot)),
-                Some(snapshot) if latest.is_none() || snapshot.place() > place => Some(snapshot),
-                _ => latest,
-            };
+            let Some(snapshot) = placed.into_snapshot() else { continue };
+            newest.get_or_insert_with(|| snapshot.clone());
+            // What gives another back is no later than that.
+            if snapshot.origin.is_none() && snapshot.number >= place {
+                return Ok((newest, Some(snapshot)));
+            }
+            if latest.is_none() || snapshot.place() > place {
+                latest = Some(snapshot);
+            }
         }
-        Ok(latest)
+        Ok((newest, latest))
+    }
+
+    /// When the newest snapshot was committed that counts, given the newest record of its series; 0 if there is none.
+    pub(crate) async fn newest_time(&self, tip: Placed, kept: &Kept) -> Result<Timestamp> {
+        let (tag, number) = (self.keyring.series_tag(&tip.record.series), tip.record.number);
+        if let Some(snapshot) = tip.into_snapshot().filter(|_| kept.counts(number)) {
+            return Ok(snapshot.time);
+        }
+        let (newest, _) = self.newest_and_latest(&tag, Some(Moment::Number(number))).await?;
+        Ok(newest.map_or(Timestamp::EPOCH, |newest| newest.time))
+    }
+
+    /// Whether a number has a record, or anything else under its name.
+    pub(crate) async fn is_taken(&self, name: &CommitName) -> Result<bool> {
+        match self.store.length(&Name::Commit(*name).to_string()).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     /// Goes back through a series from `until`, or from its end, in order to stop once it has come to `from`.
@@ -329,7 +376,7 @@ impl Timelines {
         Walk::new(self.clone(), *tag, until, from)
     }
 
-    /// Snapshot `number` of a series, if it counts.
+    /// Snapshot `number` of a series, if it counts: one listing and one read, at once.
     pub(crate) async fn numbered(&self, tag: &SeriesTag, number: u64) -> Result<Option<Snapshot>> {
         let (kept, found) = futures::try_join!(self.kept(tag), self.recorded(tag, number))?;
         Ok(found.filter(|_| kept.kept.counts(number)))
@@ -337,30 +384,26 @@ impl Timelines {
 
     /// Snapshot `number` of a series, whether it counts or not.
     pub(crate) async fn recorded(&self, tag: &SeriesTag, number: u64) -> Result<Option<Snapshot>> {
-        let wanted = number / layout::BUCKET;
-        for bucket in self.buckets(tag).await?.into_iter().filter(|(bucket, _)| *bucket == wanted) {
-            if let Some(name) = self.names_in(tag, bucket).await?.into_iter().find(|name| name.number == number) {
-                return Ok(self.read_if_there(&name).await?.and_then(Placed::into_snapshot));
-            }
+        if !(1..=layout::NUMBER_MAX).contains(&number) {
+            return Ok(None);
         }
-        Ok(None)
+        let name = CommitName { tag: *tag, number };
+        Ok(self.read_if_there(&name).await?.and_then(Placed::into_snapshot))
     }
 
-    /// The names of all records of a series, or of all series, by tag and number.
-    pub(crate) async fn names(&self, tag: Option<&SeriesTag>) -> Result<Vec<SnapshotName>> {
-        let prefix = tag.map_or_else(|| layout::SNAPSHOTS.to_owned(), layout::series_prefix);
+    /// The names of all records of a series, or of all series, in no order.
+    async fn listed(&self, tag: Option<&SeriesTag>) -> Result<Vec<CommitName>> {
+        let prefix = tag.map_or_else(|| layout::COMMITS.to_owned(), layout::series_prefix);
         let listed = self.store.list(&prefix).await?;
-        let mut names: Vec<_> = listed.iter().filter_map(|listed| parse_snapshot(&listed.name)).collect();
-        names.sort_unstable();
-        Ok(names)
+        Ok(listed.iter().filter_map(|listed| layout::parse_commit(&listed.name)).collect())
     }
 
     /// All snapshots of a series that count, or of all series, oldest first within each.
     pub(crate) async fn all(&self, tag: Option<&SeriesTag>) -> Result<Vec<Snapshot>> {
-        let (names, kept) = futures::try_join!(self.names(tag), self.kept_of(tag))?;
-        let counts = |name: &SnapshotName| kept.get(&name.tag).is_none_or(|newest| newest.kept.counts(name.number));
-        let placed: Vec<Option<Placed>> = futures::stream::iter(names.into_iter().filter(counts))
-            .map(|name| async move { self.read_if_there(&name).await })
+        let lines = self.lines(tag).await?;
+        let counting: Vec<_> = lines.names.iter().filter(|name| lines.counts(name)).copied().collect();
+        let placed: Vec<Option<Placed>> = futures::stream::iter(counting)
+            .map(|name| async move { self.read_if_usable(&name).await })
             .buffered(CONCURRENCY)
             .try_collect()
             .await?;
@@ -376,42 +419,59 @@ impl Timelines {
     }
 
     /// Reads one record, unless it was deleted since it was listed: then it didn't count any more.
-    pub(crate) async fn read_if_there(&self, name: &SnapshotName) -> Result<Option<Placed>> {
+    pub(crate) async fn read_if_there(&self, name: &CommitName) -> Result<Option<Placed>> {
         match self.read(name).await {
             Err(error) if error.is_not_found() => Ok(None),
             other => other.map(Some),
         }
     }
 
+    /// Reads one record; nothing if it isn't there, or can't be used and is put aside.
+    pub(crate) async fn read_if_usable(&self, name: &CommitName) -> Result<Option<Placed>> {
+        match self.read_if_there(name).await {
+            Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                self.store.put_aside(Name::Commit(*name), error);
+                Ok(None)
+            }
+            other => other,
+        }
+    }
+
     /// Reads one record.
-    pub(crate) async fn read(&self, name: &SnapshotName) -> Result<Placed> {
-        let bytes = self.store.get(&Name::Snapshot(*name).to_string(), object::RECORD_MAX).await?;
+    pub(crate) async fn read(&self, name: &CommitName) -> Result<Placed> {
+        let bytes = self.store.get(&Name::Commit(*name).to_string(), object::RECORD_MAX).await?;
         open_record(&bytes, name, &self.keyring)
     }
 
-    /// The buckets of a series in order, each with the time of the snapshot before it.
-    async fn buckets(&self, tag: &SeriesTag) -> Result<Vec<(u64, Timestamp)>> {
-        let folders = self.store.list_folders(&layout::series_prefix(tag)).await?;
+    /// The buckets of a series as far as its numbers reach, and what counts: two listings at once, and a read of the list.
+    async fn reached(&self, tag: &SeriesTag) -> Result<Reached> {
+        let prefix = layout::series_prefix(tag);
+        let (folders, newest) = futures::try_join!(self.store.list_folders(&prefix), self.kept(tag))?;
         let mut buckets: Vec<_> =
             folders.iter().filter_map(|folder| layout::parse_bucket_prefix(tag, folder)).collect();
         buckets.sort_unstable();
-        Ok(buckets)
+        let reached = newest.kept.reach(&buckets);
+        for beyond in buckets.extract_if(.., |bucket| *bucket > reached) {
+            let folder = layout::bucket_prefix(tag, beyond);
+            self.store.put_aside(&folder, Error::corrupt(&folder, UNREACHED));
+        }
+        Ok(Reached { buckets, newest })
     }
 
     /// The names in one bucket in order.
-    async fn names_in(&self, tag: &SeriesTag, (bucket, before): (u64, Timestamp)) -> Result<Vec<SnapshotName>> {
-        let listed = self.store.list(&layout::bucket_prefix(tag, bucket, before)).await?;
-        let mut names: Vec<_> = listed.iter().filter_map(|listed| parse_snapshot(&listed.name)).collect();
-        names.sort_unstable_by_key(|name| name.number);
+    async fn names_in(&self, tag: &SeriesTag, bucket: u64) -> Result<Vec<CommitName>> {
+        let listed = self.store.list(&layout::bucket_prefix(tag, bucket)).await?;
+        let mut names: Vec<_> = listed.iter().filter_map(|listed| layout::parse_commit(&listed.name)).collect();
+        names.sort_unstable();
         Ok(names)
     }
 }
 
-fn parse_snapshot(name: &str) -> Option<SnapshotName> {
-    match Name::parse(name) {
-        Some(Name::Snapshot(name)) => Some(name),
-        _ => None,
-    }
+/// How far a series goes.
+struct Reached {
+    /// The folders of its records, in order.
+    buckets: Vec<u64>,
+    newest: Newest,
 }
 
 #[cfg(test)]

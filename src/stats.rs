@@ -33,7 +33,7 @@ pub struct RepositoryStats {
     pub snapshots: Usage,
     /// Registrations of writers that run, or were cut off.
     pub writers: Usage,
-    /// Key slots, the config, which snapshots count, and what collections say of themselves.
+    /// Key slots, the config, which snapshots count, what collections say of themselves, and probes of rights.
     pub others: Usage,
     /// Objects whose names aren't the repository's; nothing here made them.
     pub foreign: Usage,
@@ -58,12 +58,13 @@ impl Repository {
                 let usage = match Name::parse(&listed.name) {
                     Some(Name::Pack(_)) => &mut stats.packs,
                     Some(Name::Index(_)) => &mut stats.index,
-                    Some(Name::Snapshot(_)) => &mut stats.snapshots,
-                    Some(Name::Writer(_)) => &mut stats.writers,
+                    Some(Name::Commit(_)) => &mut stats.snapshots,
+                    Some(Name::Writer(_) | Name::WriterEnd(_)) => &mut stats.writers,
                     Some(
                         Name::Key(_)
                         | Name::Roster(..)
                         | Name::Config
+                        | Name::Probe(_)
                         | Name::Kept(..)
                         | Name::Collection(_)
                         | Name::CollectionEnd(_),

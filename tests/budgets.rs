@@ -71,15 +71,15 @@ async fn an_unchanged_backup() {
     assert_calls(
         &counting.take(),
         &[
-            (Kind::List, "snapshots/", 4), // the series' buckets and the names in the newest, before registering and after
-            (Kind::Put, "writers/", 2),    // the registration, and again to see it refused
-            (Kind::List, "gc", 1),         // what was collected
-            (Kind::List, "kept/", 1),      // what still counts
-            (Kind::Get, "snapshots/", 1),  // the parent
+            (Kind::List, "commits/", 4), // the series' buckets and the names in the newest, before registering and after
+            (Kind::Put, "writers/", 2),  // the registration, and again to see it refused
+            (Kind::List, "gc", 1),       // what was collected
+            (Kind::List, "kept/", 1),    // what still counts
+            (Kind::Get, "commits/", 1),  // the parent
             (Kind::List, "index", 1),
-            (Kind::Get, "index/", 1),     // the one segment, whole
-            (Kind::Get, "packs/", 1),     // the parent's nodes, which share a block
-            (Kind::Put, "snapshots/", 1), // the commit
+            (Kind::Get, "index/", 1),   // the one segment, whole
+            (Kind::Get, "packs/", 1),   // the parent's nodes, which share a block
+            (Kind::Put, "commits/", 1), // the commit
             (Kind::Delete, "writers/", 1),
         ],
     );
@@ -96,15 +96,15 @@ async fn a_backup_of_one_changed_file() {
         &counting.take(),
         &[
             // As if unchanged:
-            (Kind::List, "snapshots/", 4),
+            (Kind::List, "commits/", 4),
             (Kind::Put, "writers/", 2),
             (Kind::List, "gc", 1),
             (Kind::List, "kept/", 1),
-            (Kind::Get, "snapshots/", 1),
+            (Kind::Get, "commits/", 1),
             (Kind::List, "index", 1),
             (Kind::Get, "index/", 1),
             (Kind::Get, "packs/", 1),
-            (Kind::Put, "snapshots/", 1),
+            (Kind::Put, "commits/", 1),
             (Kind::Delete, "writers/", 1),
             // And what is new: data and nodes in one pack, and where it is.
             (Kind::Put, "packs/", 1),

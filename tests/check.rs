@@ -204,7 +204,7 @@ async fn a_store_that_fails_is_an_error_and_no_finding() {
     fill(folder.path(), 0);
     backup(&repository, folder.path(), &BackupOptions::default()).await;
     let denied = Fault { done: false, reply: Reply::Denied };
-    for prefix in ["keys/", "snapshots/", "index/", "packs/"] {
+    for prefix in ["keys/", "commits/", "index/", "packs/"] {
         // The first read of a key slot opens the repository.
         let nth = u64::from(prefix == "keys/");
         let faulty = FaultyStore::nth(Arc::clone(&store), Kind::Get, prefix, nth, denied);

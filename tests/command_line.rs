@@ -300,6 +300,37 @@ fn damage_is_found_and_ends_with_1() {
     assert_eq!(of_type(&found, "finding").len(), 1);
 }
 
+/// What a later version may have written is no damage, and is told apart from it.
+#[test]
+fn what_needs_a_newer_version_is_named_and_ends_with_3() {
+    let setting = Setting::created();
+    setting.succeed(&["backup", "source"]);
+    let slot = files_below(&setting.path("repository/keys")).pop().unwrap();
+    let mut bytes = fs::read(&slot).unwrap();
+    bytes[8] = 2;
+    let newer = setting.path("repository/keys").join(blake3::hash(&bytes).to_hex().as_str());
+    fs::write(&newer, &bytes).unwrap();
+    let (out, _) = expect(&setting.run(&["check"]), 3);
+    assert!(out.contains("unsupported: keys/") && out.contains("format version 2"), "{out}");
+    assert!(
+        out.contains("1 thing not checked, for lack of a newer version") && out.contains("no damage found"),
+        "{out}"
+    );
+    let found = objects(&expect(&setting.run(&["--json", "check"]), 3).0);
+    assert_eq!((&found[0]["kind"], &found[0]["informational"]), (&"unsupported".into(), &false.into()));
+    assert_eq!(
+        (of_type(&found, "check")[0]["defects"].as_u64(), of_type(&found, "check")[0]["unsupported"].as_u64()),
+        (Some(0), Some(1))
+    );
+    for arguments in [&["repair", "--dry-run"][..], &["repair"]] {
+        let (out, _) = expect(&setting.run(arguments), 3);
+        assert!(out.contains("format version 2") && out.contains("left alone"), "{out}");
+    }
+    setting.succeed(&["backup", "source"]);
+    setting.succeed(&["restore", "latest", "back"]);
+    assert_eq!(fs::read(&newer).unwrap(), bytes);
+}
+
 fn files_below(folder: &Path) -> Vec<PathBuf> {
     let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
@@ -498,4 +529,116 @@ fn damage_is_repaired_from_a_copy_or_given_up() {
     assert!(said.contains("default#1 is default#2 now"), "{said}");
     setting.succeed(&["check", "--read-data"]);
     setting.succeed(&["backup", "--heal", "source"]);
+}
+
+#[test]
+fn rights_are_probed_without_a_secret_and_held_against_what_is_expected() {
+    let setting = Setting::new();
+    fs::create_dir(setting.path("repository")).unwrap();
+    let probe = |arguments: &[&str]| setting.command(arguments).env_remove("BACKSTOP_KEY_FILE").output().unwrap();
+    let (out, _) = expect(&probe(&["probe", "--expect", "administrator"]), 0);
+    assert!(out.contains("delete                   allowed") && out.contains("as expected"), "{out}");
+    let (out, _) = expect(&probe(&["probe", "--expect", "append-only"]), 1);
+    assert!(out.contains("allowed  too much") && out.contains("2 rights are not as expected"), "{out}");
+    let (out, _) = expect(&probe(&["--json", "probe", "--expect", "append-only"]), 1);
+    let told = &objects(&out)[0];
+    assert_eq!(told["too_much"], serde_json::json!(["overwrite", "delete"]), "{told}");
+    assert_eq!((&told["create_again"], &told["left"]), (&"refused".into(), &Value::Null), "{told}");
+    assert_eq!(fs::read_dir(setting.path("repository/probes")).map_or(0, Iterator::count), 0, "nothing is left");
+}
+
+#[test]
+fn a_name_makes_no_lines_and_no_turns_of_its_own() {
+    let setting = Setting::created();
+    let name = "a\nno damage found\u{202e}gnp\\n\u{9b}";
+    fs::write(setting.path("source").join(name), "x".repeat(5000)).unwrap();
+    setting.back_up();
+    let is_plain =
+        |text: &str| !text.chars().any(|c| matches!(c, '\u{9b}' | '\u{202e}') || c.is_control() && c != '\n');
+    let escaped = r"a\nno damage found\u{202e}gnp\\n\u{9b}";
+    let listed = setting.succeed(&["ls", "latest"]);
+    assert!(listed.contains(escaped) && is_plain(&listed), "{listed}");
+    let json = setting.succeed(&["--json", "ls", "latest"]);
+    assert!(is_plain(&json), "{json}");
+    assert!(objects(&json).iter().any(|entry| entry["path"] == format!("source/{name}")), "{json}");
+
+    for pack in command::dump(&setting.path("repository/packs")).into_keys() {
+        fs::remove_file(pack).unwrap();
+    }
+    for line in [&["check"][..], &["repair", "-n"]] {
+        let (out, err) = expect(&setting.run(line), 1);
+        assert!(is_plain(&out) && is_plain(&err), "{out}{err}");
+        assert!(
+            !format!("{out}{err}").lines().any(|line| line.trim_start().starts_with("no damage found")),
+            "{out}{err}"
+        );
+    }
+}
+
+#[test]
+fn credentials_in_a_url_are_not_shown() {
+    let setting = Setting::new();
+    for url in ["s3://KEY:SECRET@bucket/x", "az://container/x?sig=SECRET", "s3://KEY:SEC/RET@x", "ftp://KEY:SECRET@x/y"]
+    {
+        for line in [&["init"][..], &["probe"], &["--json", "stats"], &["--help"]] {
+            let mut command = setting.command(line);
+            // No cloud is asked: where the feature is on, it is an address at which nothing listens.
+            command.env("BACKSTOP_REPOSITORY", url).env("AWS_ENDPOINT_URL", "http://127.0.0.1:1");
+            if cfg!(any(feature = "aws", feature = "azure")) && line != ["--help"] && !url.starts_with("ftp") {
+                continue;
+            }
+            let output = command.output().unwrap();
+            let told =
+                format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(!told.contains("SEC") && !told.contains("KEY:"), "{url} {line:?}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_others_may_read_is_remarked_on() {
+    let setting = Setting::created();
+    assert_eq!(expect(&setting.run(&["snapshots"]), 0).1, "");
+    fs::set_permissions(setting.path("key"), fs::Permissions::from_mode(0o644)).unwrap();
+    let (_, err) = expect(&setting.run(&["snapshots"]), 0);
+    assert!(err.contains("others may read the secret in") && err.contains("chmod 600"), "{err}");
+}
+
+#[test]
+fn names_that_no_object_can_have_stop_nothing() {
+    let setting = Setting::created();
+    for folder in ["gc", "keys", "index", "packs/00", "kept", "writers", "snapshots"] {
+        fs::create_dir_all(setting.path("repository").join(folder)).unwrap();
+        for name in ["0\u{1}", "line\nbreak"] {
+            fs::write(setting.path("repository").join(folder).join(name), "").unwrap();
+        }
+    }
+    setting.back_up();
+    setting.succeed(&["restore", "latest", "out"]);
+    setting.succeed(&["check", "--read-data"]);
+    setting.succeed(&["gc"]);
+    let (_, err) = expect(&setting.run(&["stats"]), 0);
+    assert!(err.contains("a name that no object can have is passed over"), "{err}");
+}
+
+/// Whether a process may be looked into or dumped shows in `/proc` by whom its files belong to, and by its limits.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_memory_of_the_command_is_not_dumped() {
+    let setting = Setting::created();
+    let mut child = setting.command(&["backup", "--stdin", "x"]).stdin(Stdio::piped()).spawn().unwrap();
+    let limits = format!("/proc/{}/limits", child.id());
+    let is_set = || {
+        fs::read_to_string(&limits).unwrap().lines().any(|line| {
+            line.starts_with("Max core file size")
+                && line.split_whitespace().rev().skip(1).take(2).all(|limit| limit == "0")
+        })
+    };
+    let set = (0..500).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        is_set()
+    });
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    assert!(set, "the limit of core dumps is not zero");
 }

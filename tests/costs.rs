@@ -202,8 +202,8 @@ async fn the_history_of_a_user_reads_what_changed_on_the_way() {
     let expected: Vec<u64> = changed.iter().rev().map(|commit| commit + 1).chain([1]).collect();
     assert_eq!(numbers(&HistoryOptions::default()).await, expected);
     let counts = counting.take();
-    assert_eq!(counts.under(Kind::Get, "snapshots/"), COMMITS + 1);
-    assert_eq!(counts.under(Kind::List, "snapshots"), 2);
+    assert_eq!(counts.under(Kind::Get, "commits/"), COMMITS + 1);
+    assert_eq!(counts.under(Kind::List, "commits"), 2);
     // What a commit wrote is in one pack, of which the header and one block are read.
     let packs: BTreeSet<_> = counts.log.iter().filter(|(_, name)| name.starts_with("packs/")).collect();
     assert!(packs.len() as u64 <= COMMITS + 1, "{}", packs.len());
@@ -213,6 +213,6 @@ async fn the_history_of_a_user_reads_what_changed_on_the_way() {
     // The newest few stop where they are found.
     assert_eq!(numbers(&HistoryOptions::default().with_limit(2)).await, expected[..2]);
     let (counts, looked_at) = (counting.take(), COMMITS + 1 - expected[1]);
-    let records = counts.under(Kind::Get, "snapshots/");
+    let records = counts.under(Kind::Get, "commits/");
     assert!((looked_at..=2 * looked_at).contains(&records), "{records} records, {looked_at} were needed");
 }

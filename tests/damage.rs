@@ -180,7 +180,7 @@ impl Expected {
             "keys" if deleted && name.contains("roster") => Self::Nothing,
             "writers" if deleted => Self::Nothing,
             "index" if deleted => Self::PacksFound,
-            "snapshots" if deleted && newest(record_of(name, original)) => Self::Hidden,
+            "commits" if deleted && newest(record_of(name, original)) => Self::Hidden,
             _ => Self::Finding,
         }
     }
@@ -197,7 +197,7 @@ fn record_of<'a>(name: &str, original: &'a Original) -> &'a Snapshot {
 async fn damage_is_found_named_and_never_read_as_right() {
     let original = original().await;
     let kinds: Vec<_> = original.objects.keys().map(|name| name.split('/').next().unwrap()).collect();
-    for (kind, count) in [("config", 1), ("index", 3), ("keys", 3), ("packs", 3), ("snapshots", 3), ("writers", 1)] {
+    for (kind, count) in [("config", 1), ("index", 3), ("keys", 3), ("packs", 3), ("commits", 3), ("writers", 1)] {
         assert_eq!(kinds.iter().filter(|other| **other == kind).count(), count, "{kind}");
     }
     for name in original.objects.keys() {
@@ -261,7 +261,7 @@ async fn examine(original: &Original, objects: &Objects, name: &str, expected: E
 }
 
 fn record_name<'a>(snapshot: &Snapshot, original: &'a Original) -> &'a str {
-    let mut records = original.objects.keys().filter(|name| name.starts_with("snapshots/"));
+    let mut records = original.objects.keys().filter(|name| name.starts_with("commits/"));
     records.find(|name| record_of(name, original).hash == snapshot.hash).unwrap()
 }
 
@@ -333,7 +333,7 @@ fn assert_affected(report: &CheckReport, what: &str, case: &str) {
 
 fn names_object(error: &impl ToString) -> bool {
     let text = error.to_string();
-    ["config", "keys/", "index/", "packs/", "snapshots/", "snapshot ", "blob ", "node "]
+    ["config", "keys/", "index/", "packs/", "commits/", "snapshot ", "blob ", "node "]
         .iter()
         .any(|object| text.contains(object))
 }

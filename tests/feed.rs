@@ -404,7 +404,7 @@ fn switched(inner: &Arc<dyn ObjectStore>, prefix: &'static str, fault: Fault) ->
 async fn an_outage_that_ends_in_time_is_waited_out() {
     pace();
     for fault in [Fault::BEFORE, Fault::AFTER] {
-        for prefix in ["", "packs", "snapshots"] {
+        for prefix in ["", "packs", "commits"] {
             let store = memory();
             create(&store).await;
             let (faulty, outage) = switched(&store, prefix, fault);
@@ -440,7 +440,7 @@ async fn an_outage_that_ends_in_time_is_waited_out() {
 async fn an_outage_that_lasts_is_reported_and_gone_once_it_is_over() {
     pace();
     for fault in [Fault::BEFORE, Fault::AFTER, Fault { done: true, reply: Reply::Denied }] {
-        for prefix in ["", "packs", "snapshots"] {
+        for prefix in ["", "packs", "commits"] {
             let store = memory();
             create(&store).await;
             let (faulty, outage) = switched(&store, prefix, fault);
@@ -489,7 +489,7 @@ async fn an_outage_that_lasts_is_reported_and_gone_once_it_is_over() {
 #[tokio::test(start_paused = true)]
 async fn closing_during_an_outage_ends_in_time() {
     pace();
-    for prefix in ["packs", "snapshots"] {
+    for prefix in ["packs", "commits"] {
         let store = memory();
         create(&store).await;
         let (faulty, outage) = switched(&store, prefix, Fault::AFTER);
@@ -508,8 +508,8 @@ async fn closing_during_an_outage_ends_in_time() {
         tokio::time::sleep(Duration::from_secs(20)).await;
         outage.store(false, Ordering::SeqCst);
         // What may have landed keeps its registration; nothing else does.
-        let landed = !names(&store, "snapshots").await.is_empty();
-        assert_eq!(landed, prefix == "snapshots");
+        let landed = !names(&store, "commits").await.is_empty();
+        assert_eq!(landed, prefix == "commits");
         assert_eq!(names(&store, "writers").await.len(), usize::from(landed));
         assert_sound(&store).await;
     }
@@ -903,7 +903,7 @@ async fn a_commit_asks_for_little() {
     let receipts = futures::future::join_all(some).await;
     assert!(receipts.len() == 10 && receipts.iter().all(|receipt| receipt.as_ref().unwrap().number > 1));
     let counts = counting.take();
-    let (packs, records) = (counts.under(Kind::Put, "packs/"), counts.under(Kind::Put, "snapshots/"));
+    let (packs, records) = (counts.under(Kind::Put, "packs/"), counts.under(Kind::Put, "commits/"));
     assert_eq!((packs, records, counts.total()), (1, 1, 2), "{:?}", counts.log);
     assert!(counts.bytes_written < 10 * (16 << 10), "{} bytes", counts.bytes_written);
 }

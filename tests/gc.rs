@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use backstop::{
     CheckOptions, Error, FeedOptions, ForgetOptions, GcOptions, GcReport, Key, Metadata, OpenOptions, PackReason,
-    Repository, RetentionPolicy, Secret, Snapshot, WriterOptions,
+    Repository, RetentionPolicy, Secret, Snapshot, StoreRights, WriterOptions,
 };
-use common::{Fault, FaultyStore, Kind, Random, Reply};
+use common::{Fault, FaultyStore, Kind, Random, Reply, RestrainedStore};
 use helpers::{
     Folder, SetClock, backup, backup_with, contents, create, dump, memory, names, open, quiet, read, series, snapshot,
 };
@@ -103,7 +103,7 @@ async fn what_no_snapshot_needs_goes_and_the_rest_stays() {
     assert!(report.finished && report.packs_deleted >= 2 && report.records_deleted == 3, "{report:?}");
     assert!(pack_bytes(&repository).await + 300_000 < before);
     assert_whole(&open(&store).await, &snapshots, "collected").await;
-    assert_eq!(names(&store, "snapshots").await.len(), 3);
+    assert_eq!(names(&store, "commits").await.len(), 3);
     assert_eq!(names(&store, "writers").await.len(), 0);
 
     let plan = repository.plan_gc(&hasty()).await.unwrap();
@@ -231,7 +231,7 @@ async fn a_series_goes_on_after_all_of_it_was_forgotten() {
     assert!(repository.find(&backstop::Selector::Latest).await.unwrap_err().is_not_found());
     collect(&repository).await;
     assert_eq!(names(&store, "packs").await.len(), 0);
-    assert_eq!(names(&store, "snapshots").await.len(), 1, "the highest number is never free again");
+    assert_eq!(names(&store, "commits").await.len(), 1, "the highest number is never free again");
     let snapshot = (snapshot(&open(&store).await, &folder).await, folder.files());
     assert_eq!((snapshot.0.number, snapshot.0.parent), (4, None));
     assert_whole(&open(&store).await, &[snapshot], "begun anew").await;
@@ -303,7 +303,7 @@ async fn a_writer_that_is_fenced_wakes_up_and_commits_all_the_same() {
     // The tombstone's number is never free again.
     forget(&repository, &[2]).await;
     collect_with(&repository, &ruthless()).await;
-    assert!(names(&store, "snapshots").await.iter().any(|name| name.contains("/000000000000003-")));
+    assert!(names(&store, "commits").await.iter().any(|name| name.contains("/000000000000003-")));
 }
 
 #[tokio::test]
@@ -349,7 +349,7 @@ async fn a_store_that_refuses_to_delete_is_reported_and_nothing_breaks() {
     let repository = create(&store).await;
     let (folder, mut snapshots) = life(&repository, 4).await;
     let locked = FaultyStore::new(Arc::clone(&store), |call| {
-        let object = call.name.starts_with("packs/") || call.name.starts_with("snapshots/");
+        let object = call.name.starts_with("packs/") || call.name.starts_with("commits/");
         (call.kind == Kind::Delete && object).then_some(Fault { done: false, reply: Reply::Denied })
     });
     let behind = open(&locked.shared()).await;
@@ -461,4 +461,20 @@ async fn operations_can_be_spawned() {
         repository.gc(plan, quiet()).await
     });
     assert!(life.await.unwrap().unwrap().finished);
+}
+
+#[tokio::test]
+async fn what_probes_left_behind_is_tidied() {
+    let store = memory();
+    let repository = create(&store).await;
+    let rights =
+        StoreRights::probe(RestrainedStore::append_only(std::sync::Arc::clone(&store)).shared()).await.unwrap();
+    assert_eq!(names(&store, "probes").await, [rights.left.unwrap()]);
+    let checked = repository.check(&CheckOptions::default(), quiet()).await.unwrap();
+    assert!(checked.findings.is_empty(), "{:?}", checked.findings);
+    assert_eq!(repository.stats().await.unwrap().foreign.objects, 0);
+    let (_folder, _) = life(&repository, 2).await;
+    forget(&repository, &[1]).await;
+    collect(&repository).await;
+    assert!(names(&store, "probes").await.is_empty());
 }

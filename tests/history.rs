@@ -159,8 +159,8 @@ async fn what_others_changed_costs_the_nodes_above_alone() {
     // Far from what is changed again and again.
     assert_eq!(numbers(&repository, &folder.key("35"), &all()).await, [1]);
     let counts = counting.take();
-    assert_eq!(counts.under(Kind::List, "snapshots"), 2);
-    assert_eq!(counts.under(Kind::Get, "snapshots/"), BACKUPS);
+    assert_eq!(counts.under(Kind::List, "commits"), 2);
+    assert_eq!(counts.under(Kind::Get, "commits/"), BACKUPS);
     // Of each backup's pack the one block that holds its root and the other nodes that it wrote; those of the first,
     // which wrote all, lie in several.
     let packs = counts.under(Kind::Get, "packs/");

@@ -225,7 +225,7 @@ async fn only_a_copy_of_the_same_repository_is_taken_from_and_only_by_an_adminis
 #[tokio::test]
 async fn a_series_whose_name_nothing_tells_needs_to_be_given_it() {
     let (store, folder, snapshot) = backed_up().await;
-    let record = names(&store, "snapshots/").await.pop().unwrap();
+    let record = names(&store, "commits/").await.pop().unwrap();
     put(&store, &record, "nothing of it").await;
     let accept = RepairOptions::default().with_accept_loss(true);
     let (steps, report) = repair(&store, &accept).await;

@@ -6,7 +6,7 @@
 mod common;
 
 use std::fs;
-use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,6 +50,11 @@ impl Fixture {
     fn key(&self, path: &str) -> Key {
         let path = self.at("source").join(path);
         Key::from_path(path.to_str().unwrap().trim_start_matches('/').trim_end_matches('/')).unwrap()
+    }
+
+    /// Where a path of the source is restored to.
+    fn target_of(&self, path: &str) -> PathBuf {
+        self.at("target").join(path)
     }
 
     async fn backup(&self) -> Snapshot {
@@ -456,4 +461,142 @@ async fn a_folder_with_very_many_entries_comes_back() {
     let report = fixture.restore(&snapshot, plain().with_delete(true)).await;
     assert_eq!((report.deleted, report.bytes_written, report.unchanged), (1, 3, count - 1));
     fixture.assert_same();
+}
+
+/// A user that is nobody here.
+const STRANGER: u32 = 65_534;
+
+fn is_root() -> bool {
+    let is_root = rustix::process::geteuid().is_root();
+    if !is_root {
+        eprintln!("what concerns owners is skipped: only root can give files away");
+    }
+    is_root
+}
+
+fn set_mode(path: impl AsRef<Path>, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+#[tokio::test]
+async fn whoever_holds_an_old_file_open_neither_reads_nor_changes_what_is_restored() {
+    let fixture = Fixture::new().await;
+    let long = |fill: &str| fill.repeat(300_000);
+    for (name, content) in [("short", "secret".to_owned()), ("long", long("s"))] {
+        fixture.write(name, &content);
+        set_mode(fixture.at("source").join(name), 0o600);
+    }
+    let snapshot = fixture.backup().await;
+    for name in ["short", "long"] {
+        let content = fs::read(fixture.at("source").join(name)).unwrap();
+        let other = vec![b'o'; content.len()];
+        // The content that stands there, its mode, whether a stranger owns it, and whether it may stay the same file.
+        let cases =
+            [(&other, 0o666, false), (&content, 0o666, false), (&content, 0o620, false), (&other, 0o640, false)];
+        let with_owner = [(&other, 0o600, true), (&content, 0o600, true)];
+        for (before, mode, strange) in cases.into_iter().chain(with_owner) {
+            if strange && !is_root() {
+                continue;
+            }
+            let path = fixture.target_of(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, before).unwrap();
+            set_mode(&path, mode);
+            if strange {
+                chown(&path, Some(STRANGER), None).unwrap();
+            }
+            let held = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+            let inode = held.metadata().unwrap().ino();
+            fixture.restore(&snapshot, plain()).await;
+            let case = format!("{name}, mode {mode:o}, same content: {}, a stranger's: {strange}", before == &content);
+            assert_ne!(fs::metadata(&path).unwrap().ino(), inode, "{case}");
+            held.write_all_at(b"overwritten", 0).unwrap();
+            assert!(fs::read(&path).unwrap() == content, "{case}");
+            let mut seen = vec![0; content.len()];
+            held.read_at(&mut seen, 0).unwrap();
+            assert!(before == &content || !seen.ends_with(&content[11.min(content.len() - 1)..]), "{case}");
+            fixture.assert_same();
+        }
+    }
+    // What was only readable by others, and is the same, isn't written once more.
+    let path = fixture.target_of("long");
+    set_mode(&path, 0o644);
+    let inode = fs::metadata(&path).unwrap().ino();
+    let report = fixture.restore(&snapshot, plain()).await;
+    assert_eq!((report.bytes_written, fs::metadata(&path).unwrap().ino()), (0, inode));
+    fixture.assert_same();
+    assert_eq!(fixture.restore(&snapshot, plain()).await.unchanged, 2);
+}
+
+/// Looks at a folder whenever something was written.
+#[derive(Debug)]
+struct Watcher {
+    folder: PathBuf,
+    seen: std::sync::Mutex<Vec<(u32, u32)>>,
+}
+
+impl Progress for Watcher {
+    fn advance(&self, _: u64, bytes: u64) {
+        if bytes > 0 {
+            let stat = fs::metadata(&self.folder).unwrap();
+            self.seen.lock().unwrap().push((stat.uid(), stat.mode() & 0o777));
+        }
+    }
+}
+
+#[tokio::test]
+async fn root_takes_over_a_folder_that_others_can_write_to_while_it_restores_into_it() {
+    if !is_root() {
+        return;
+    }
+    let fixture = Fixture::new().await;
+    fixture.write("sub/file", "content");
+    set_mode(fixture.at("source/sub"), 0o755);
+    let snapshot = fixture.backup().await;
+    for (owner, mode) in [(STRANGER, 0o755), (0, 0o777)] {
+        let folder = fixture.target_of("sub");
+        drop(fs::remove_dir_all(&folder));
+        fs::create_dir_all(&folder).unwrap();
+        set_mode(&folder, mode);
+        chown(&folder, Some(owner), Some(owner)).unwrap();
+        let watcher = Arc::new(Watcher { folder, seen: std::sync::Mutex::default() });
+        let progress = Arc::clone(&watcher) as Arc<dyn Progress>;
+        let to = fixture.at("target");
+        fixture.repository.restore(&snapshot, Some(&fixture.key("")), &to, &plain(), progress).await.unwrap();
+        assert_eq!(*watcher.seen.lock().unwrap(), [(0, 0o700)], "owner {owner}, mode {mode:o}");
+        fixture.assert_same();
+    }
+}
+
+#[tokio::test]
+async fn what_could_give_rights_here_can_be_left_out() {
+    let fixture = Fixture::new().await;
+    fixture.write("program", "#!/bin/sh");
+    let path = fixture.at("source/program");
+    if is_root() {
+        chown(&path, Some(STRANGER), Some(STRANGER)).unwrap();
+    }
+    set_mode(&path, 0o6755);
+    let flags = rustix::fs::XattrFlags::empty();
+    let labelled = rustix::fs::setxattr(&path, "user.label", b"x", flags).is_ok();
+    rustix::fs::mkfifoat(rustix::fs::CWD, fixture.at("source/fifo"), rustix::fs::Mode::RUSR).unwrap();
+    let snapshot = fixture.backup().await;
+
+    let options =
+        plain().with_owners(false).with_set_id(false).with_special_files(false).with_extended_attributes(false);
+    for round in 0..2 {
+        let report = fixture.restore(&snapshot, options.clone()).await;
+        assert_eq!((report.others, report.left_out, report.unchanged), (1, 1, round));
+        let restored = fixture.target_of("program");
+        let stat = fs::metadata(&restored).unwrap();
+        assert_eq!((stat.uid(), stat.mode() & 0o7777), (rustix::process::geteuid().as_raw(), 0o755));
+        assert!(rustix::fs::getxattr(&restored, "user.label", &mut [0; 8]).is_err());
+        assert!(!fixture.target_of("fifo").exists());
+    }
+    let report = fixture.restore(&snapshot, plain()).await;
+    assert_eq!(report.left_out, 0);
+    fixture.assert_same();
+    let stat = fs::metadata(fixture.target_of("program")).unwrap();
+    assert_eq!(stat.mode() & 0o7777, 0o6755);
+    assert_eq!(rustix::fs::getxattr(fixture.target_of("program"), "user.label", &mut [0; 8]).is_ok(), labelled);
 }

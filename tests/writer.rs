@@ -239,7 +239,7 @@ async fn a_large_content_is_stored_while_it_is_read() {
     assert!(before.under(Kind::Put, "packs/") >= 1 && before.bytes_written < LENGTH as u64, "{before:?}");
     let snapshot = commit(writer).await;
     let after = counting.take();
-    assert_eq!(after.under(Kind::Put, "snapshots/"), 1);
+    assert_eq!(after.under(Kind::Put, "commits/"), 1);
     let written = before.bytes_written + after.bytes_written;
     assert!(written > LENGTH as u64 && written < LENGTH as u64 + LENGTH as u64 / 50, "{written} bytes");
     assert!(contents(&repository, &snapshot).await[&key("large")] == noise);
@@ -573,7 +573,7 @@ async fn a_small_commit_is_a_pack_and_a_record() {
     commit(second).await;
     let counts = counting.take();
     assert_eq!(counts.under(Kind::Put, "packs/"), 1);
-    assert_eq!(counts.under(Kind::Put, "snapshots/"), 1);
+    assert_eq!(counts.under(Kind::Put, "commits/"), 1);
     assert_eq!(counts.under(Kind::Delete, "writers/"), 1);
     assert_eq!(counts.total(), 3, "{:?}", counts.log);
 }
@@ -684,7 +684,7 @@ async fn a_writer_on_which_storing_failed_does_not_commit() {
     assert!(matches!(writer.read_file(&key("large")).await, Err(Error::Store { .. })));
     assert!(matches!(writer.put(&key("small"), "x", &plain()).await, Err(Error::Invalid { .. })));
     assert!(matches!(writer.commit(CommitOptions::default()).await, Err(Error::Invalid { .. })));
-    assert!(names(&inner, "snapshots").await.is_empty());
+    assert!(names(&inner, "commits").await.is_empty());
     assert!(names(&inner, "writers").await.is_empty());
 }
 

@@ -136,7 +136,7 @@ fn tell(how: &str, files: u64, bytes: u64, settings: &Settings, trace: &Trace, w
     println!(
         "    {} requests ({} for records, {} for packs), {} of them one after another, {:.2} MiB read",
         trace.counts.total(),
-        trace.counts.under(Kind::Get, "snapshots/"),
+        trace.counts.under(Kind::Get, "commits/"),
         trace.counts.under(Kind::Get, "packs/"),
         trace.chain.len(),
         mib(trace.counts.bytes_read)

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use backstop::{Fingerprint, Key, Moment};
 use clap::builder::{OsStringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use retention::{ForgetArguments, GcArguments, UndeleteArguments};
 
@@ -34,7 +34,7 @@ pub(crate) struct Arguments {
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Where the repository is: a path, file:///…, s3://…, gs://…, az://…
-    #[arg(short, long, global = true, value_name = "URL", env = "BACKSTOP_REPOSITORY")]
+    #[arg(short, long, global = true, value_name = "URL", env = "BACKSTOP_REPOSITORY", hide_env_values = true)]
     pub(crate) repository: Option<String>,
 
     /// Takes the passphrase from the first line of a file [env: BACKSTOP_PASSPHRASE, the passphrase itself]
@@ -99,6 +99,8 @@ pub(crate) enum Command {
     /// Manages the secrets that open the repository
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Tests what the present credentials allow on the store; needs no passphrase or key
+    Probe(ProbeArguments),
     /// Shows what the repository takes up
     Stats,
     /// Merges small packs and index segments, such as a feed makes
@@ -116,6 +118,24 @@ pub(crate) struct MergeArguments {
     /// Only tell what there is to merge
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArguments {
+    /// Ends with status 1 if the credentials allow more or less than this
+    #[arg(long, value_name = "ACCESS", value_enum)]
+    pub(crate) expect: Option<Expected>,
+}
+
+/// What a client of the store should be able to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Expected {
+    /// List, create and read; neither overwrite nor delete
+    AppendOnly,
+    /// List, create, read and delete
+    Administrator,
+    /// List and read
+    ReadOnly,
 }
 
 #[derive(Debug, Args)]
@@ -257,6 +277,22 @@ pub(crate) struct RestoreArguments {
     /// Says what would be done and changes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+
+    /// Leaves what is restored to whoever restores, instead of giving it its owners and groups
+    #[arg(long)]
+    pub(crate) no_owners: bool,
+
+    /// Leaves out fifos, sockets and device nodes
+    #[arg(long)]
+    pub(crate) no_special: bool,
+
+    /// Leaves out set-user-id, set-group-id and capabilities of files
+    #[arg(long)]
+    pub(crate) no_set_id: bool,
+
+    /// Leaves out extended attributes, but for access control lists
+    #[arg(long)]
+    pub(crate) no_xattrs: bool,
 }
 
 #[derive(Debug, Args)]

@@ -56,25 +56,38 @@ pub(crate) fn path(key: &Key) -> String {
     visible(&key.to_string())
 }
 
-/// Control characters escaped: a name must not move the cursor, nor a line break make two names of one.
+/// What can't be seen escaped, and the backslash, so that no two texts look the same: a name must not move the cursor,
+/// turn what follows around, or make two lines of one. Each name that comes from elsewhere goes through this before it
+/// is put into a line of ours.
 pub(crate) fn visible(text: &str) -> String {
-    if !text.chars().any(char::is_control) {
+    if !text.chars().any(|c| c == '\\' || is_hidden(c)) {
         return text.to_owned();
     }
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    let escape = |c: char| match c {
+        '\\' | '\n' | '\r' | '\t' => c.escape_default().collect(),
+        c if is_hidden(c) => c.escape_unicode().collect(),
+        c => vec![c],
+    };
+    text.chars().flat_map(escape).collect()
+}
+
+/// Whether a terminal shows nothing for a character, or something else than its place in the text: control characters,
+/// separators of lines, marks of direction, and what has no width.
+pub(crate) fn is_hidden(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{3164}'
+            | '\u{feff}' | '\u{ffa0}' | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Bytes that mean something to an application: as text where they are some, otherwise in hexadecimal.
 pub(crate) fn opaque(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
-        Ok(text) if !text.is_empty() && !text.chars().any(char::is_control) => text.to_owned(),
+        Ok(text) if !text.is_empty() && !text.chars().any(is_hidden) => text.to_owned(),
         _ => bytes.iter().fold("0x".to_owned(), |text, byte| text + &format!("{byte:02x}")),
     }
-}
-
-/// Lines that are ours, with control characters in them escaped.
-pub(crate) fn visible_lines(text: &str) -> String {
-    text.lines().map(visible).collect::<Vec<_>>().join("\n")
 }
 
 #[cfg(test)]
@@ -107,6 +120,12 @@ mod tests {
     fn names_cannot_steer_a_terminal() {
         assert_eq!(visible("caf\u{e9} x"), "caf\u{e9} x");
         assert_eq!(visible("a\n\u{1b}[31mb\u{9b}"), "a\\n\\u{1b}[31mb\\u{9b}");
+        assert_eq!(visible("a\\nb"), "a\\\\nb", "told from a line break");
+        assert_eq!(visible("rtl\u{202e}gnp.exe"), "rtl\\u{202e}gnp.exe");
+        for hidden in "\u{200b}\u{200d}\u{2028}\u{2029}\u{202a}\u{2066}\u{2069}\u{feff}\u{ad}\u{e0041}".chars() {
+            assert_eq!(visible(&hidden.to_string()), hidden.escape_unicode().to_string());
+        }
+        assert_eq!(visible("\u{5e9}\u{1f600} e\u{301}"), "\u{5e9}\u{1f600} e\u{301}");
     }
 
     #[test]

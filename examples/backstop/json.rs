@@ -7,13 +7,14 @@
 use backstop::{
     BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, ForgetPlan, ForgetReport,
     ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeyRotation, KeySlot, MergePlan, MergeReport, Metadata,
-    PackFate, PackReason, Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository,
-    RepositoryStats, RestoreReport, Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, Timestamp, Usage,
-    WaitingFor,
+    Mismatch, PackFate, PackReason, Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository,
+    RepositoryStats, RestoreReport, Right, Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, StoreOperation,
+    StoreRights, Timestamp, Usage, WaitingFor,
 };
 use serde_json::{Map, Value, json};
 
 use crate::commands::Difference;
+use crate::human;
 
 /// Where an operation stands.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,6 +44,20 @@ impl Progress {
     }
 }
 
+/// An object on one line, in which everything is escaped that a terminal would not show as it is.
+pub(crate) fn line(object: &Value) -> String {
+    let text = object.to_string();
+    if !text.chars().any(human::is_hidden) {
+        return text;
+    }
+    // Outside of strings JSON is ASCII that can be seen.
+    let escape = |line: String, c: char| match human::is_hidden(c) {
+        true => c.encode_utf16(&mut [0; 2]).iter().fold(line, |line, unit| line + &format!("\\u{unit:04x}")),
+        false => line + c.encode_utf8(&mut [0; 4]),
+    };
+    text.chars().fold(String::new(), escape)
+}
+
 pub(crate) fn error(message: &str, causes: &[String], hint: Option<&str>) -> Value {
     json!({"type": "error", "message": message, "causes": causes, "hint": hint})
 }
@@ -58,6 +73,39 @@ pub(crate) fn created(repository: &Repository, location: &str) -> Value {
         "fingerprint": repository.fingerprint().to_string(),
         "location": location,
     })
+}
+
+pub(crate) fn rights(rights: &StoreRights, mismatches: &[(StoreOperation, Mismatch)]) -> Value {
+    let mut value = json!({"type": "rights", "left": rights.left});
+    for (operation, right) in rights.all() {
+        value[operation_name(operation)] = right_name(right).into();
+    }
+    let named = |kind| mismatches.iter().filter(move |(_, mismatch)| *mismatch == kind);
+    let names = |kind| named(kind).map(|(operation, _)| operation_name(*operation)).collect::<Vec<_>>();
+    value["too_much"] = json!(names(Mismatch::TooMuch));
+    value["too_little"] = json!(names(Mismatch::TooLittle));
+    value["unknown"] = json!(names(Mismatch::Unknown));
+    value
+}
+
+fn operation_name(operation: StoreOperation) -> &'static str {
+    match operation {
+        StoreOperation::List => "list",
+        StoreOperation::Create => "create",
+        StoreOperation::Read => "read",
+        StoreOperation::CreateAgain => "create_again",
+        StoreOperation::Overwrite => "overwrite",
+        StoreOperation::Delete => "delete",
+        _ => "other",
+    }
+}
+
+fn right_name(right: &Right) -> &'static str {
+    match right {
+        Right::Allowed => "allowed",
+        Right::Refused => "refused",
+        _ => "unknown",
+    }
 }
 
 pub(crate) fn backup(report: &BackupReport) -> Value {
@@ -187,6 +235,7 @@ pub(crate) fn restore(report: &RestoreReport, snapshot: &Snapshot, dry_run: bool
         "files": report.files,
         "folders": report.folders,
         "others": report.others,
+        "left_out": report.left_out,
         "bytes": report.bytes,
         "bytes_written": report.bytes_written,
         "unchanged": report.unchanged,
@@ -212,6 +261,7 @@ pub(crate) fn check(report: &CheckReport) -> Value {
         "type": "check",
         "sound": report.is_sound(),
         "defects": report.defects,
+        "unsupported": report.unsupported,
         "findings_left_out": report.left_out,
         "snapshots": report.snapshots,
         "nodes": report.nodes,
@@ -230,6 +280,7 @@ pub(crate) fn finding_kind(kind: FindingKind) -> &'static str {
         FindingKind::Damaged => "damaged",
         FindingKind::Missing => "missing",
         FindingKind::Inconsistent => "inconsistent",
+        FindingKind::Unsupported => "unsupported",
         FindingKind::Leftover => "leftover",
         FindingKind::Foreign => "foreign",
         _ => "other",
@@ -401,6 +452,7 @@ pub(crate) fn repair_step(step: &RepairStep) -> Value {
         "problem": step.problem,
         "action": repair_action(step.action),
         "advice": step.advice,
+        "unsupported": step.unsupported,
     })
 }
 
@@ -495,6 +547,7 @@ pub(crate) fn kind(kind: EntryKind) -> &'static str {
         EntryKind::Socket => "socket",
         EntryKind::CharDevice { .. } => "char_device",
         EntryKind::BlockDevice { .. } => "block_device",
+        EntryKind::Unknown { .. } => "unknown",
         _ => "other",
     }
 }

@@ -11,6 +11,7 @@ mod interrupt;
 mod json;
 mod log;
 mod output;
+mod process;
 mod progress;
 mod secret;
 mod selector;
@@ -33,6 +34,7 @@ mod status {
 }
 
 fn main() -> ExitCode {
+    process::protect();
     let arguments = Arguments::parse();
     let json = arguments.global.json;
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -71,6 +73,7 @@ async fn run(arguments: Arguments) -> Result<Done, Trouble> {
         Command::Key(KeyCommand::Add(arguments)) => commands::key_add(&global, &arguments, &mut output).await,
         Command::Key(KeyCommand::Remove(arguments)) => commands::key_remove(&global, &arguments, &mut output).await,
         Command::Key(KeyCommand::Rotate) => commands::key_rotate(&global, &mut output).await,
+        Command::Probe(arguments) => commands::probe(&global, &arguments, &mut output).await,
         Command::Stats => commands::stats(&global, &mut output).await,
         Command::Merge(arguments) => commands::merge(&global, &arguments, &mut output).await,
         Command::Forget(arguments) => commands::forget(&global, &arguments, &mut output).await,

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Stdout, Write};
 use serde_json::Value;
 
 use crate::arguments::Global;
+use crate::json;
 
 /// Standard output, buffered; written out at the latest when the command is done.
 pub(crate) struct Output {
@@ -24,7 +25,7 @@ impl Output {
 
     /// A result that was asked for: the object for programs, the text for people.
     pub(crate) fn item(&mut self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> io::Result<()> {
-        if self.json { writeln!(self.stdout, "{}", json()) } else { writeln!(self.stdout, "{}", text()) }
+        if self.json { writeln!(self.stdout, "{}", json::line(&json())) } else { writeln!(self.stdout, "{}", text()) }
     }
 
     /// What was done, for people who didn't ask for quiet; programs always get it.
@@ -35,7 +36,7 @@ impl Output {
     /// Rows in columns; an object each for programs.
     pub(crate) fn table(&mut self, table: &Table, objects: impl IntoIterator<Item = Value>) -> io::Result<()> {
         if self.json {
-            objects.into_iter().try_for_each(|object| writeln!(self.stdout, "{object}"))
+            objects.into_iter().try_for_each(|object| writeln!(self.stdout, "{}", json::line(&object)))
         } else {
             table.write(&mut self.stdout)
         }

@@ -182,7 +182,7 @@ impl Progress for State {
         let reason = chain(error).join(": ");
         let path = path.display().to_string();
         if self.json {
-            print(&format!("{}\n", json::failure(&path, &reason)));
+            print(&format!("{}\n", json::line(&json::failure(&path, &reason))));
         }
         let text = if reason.contains(&path) { reason } else { format!("{path}: {reason}") };
         suspend(|| drop(writeln!(io::stderr(), "warning: {}", human::visible(&text))));
@@ -198,7 +198,7 @@ async fn tell(state: Arc<State>) {
         ticks.tick().await;
         let now = state.snapshot();
         if told.as_ref() != Some(&now) {
-            print(&format!("{}\n", now.to_json()));
+            print(&format!("{}\n", json::line(&now.to_json())));
             told = Some(now);
         }
     }

@@ -1,12 +1,18 @@
 //! Where the secret that opens a repository comes from.
 
 use std::io::{self, IsTerminal};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use backstop::Secret;
+use zeroize::Zeroizing;
 
 use crate::arguments::{Global, KeyAddArguments};
+use crate::human;
 use crate::trouble::Trouble;
+
+/// The bits of a mode that let group and others read.
+const READABLE_BY_OTHERS: u32 = 0o044;
 
 /// The passphrase itself.
 const PASSPHRASE: &str = "BACKSTOP_PASSPHRASE";
@@ -61,16 +67,17 @@ async fn given(global: &Global) -> Result<Option<Secret>, Trouble> {
 
 async fn read_key(file: &Path) -> Result<Secret, Trouble> {
     let bytes = read(file).await?;
-    let key = <[u8; 32]>::try_from(bytes.as_slice()).map_err(|_| {
+    let key = <[u8; 32]>::try_from(bytes.as_slice()).map(Zeroizing::new).map_err(|_| {
         Trouble::new(format!("{} is {} bytes long; a key has 32", file.display(), bytes.len()))
             .hint("make one with `head -c 32 /dev/urandom > FILE`")
     })?;
-    Ok(Secret::key(key))
+    Ok(Secret::key(*key))
 }
 
 async fn read_passphrase(file: &Path) -> Result<Secret, Trouble> {
-    let text = String::from_utf8(read(file).await?)
-        .map_err(|error| Trouble::new(format!("{} is not UTF-8", file.display())).caused_by(error.utf8_error()))?;
+    let bytes = read(file).await?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|error| Trouble::new(format!("{} is not UTF-8", file.display())).caused_by(error))?;
     passphrase_of(text.lines().next().unwrap_or_default().to_owned(), &file.display().to_string())
 }
 
@@ -81,10 +88,15 @@ fn passphrase_of(passphrase: String, source: &str) -> Result<Secret, Trouble> {
     Ok(Secret::passphrase(passphrase))
 }
 
-async fn read(file: &Path) -> Result<Vec<u8>, Trouble> {
-    tokio::fs::read(file)
-        .await
-        .map_err(|error| Trouble::new(format!("could not read {}", file.display())).caused_by(error))
+/// A secret's file, erased from memory when it is dropped; says so if others than its owner may read it.
+async fn read(file: &Path) -> Result<Zeroizing<Vec<u8>>, Trouble> {
+    let fail = |error| Trouble::new(format!("could not read {}", file.display())).caused_by(error);
+    let mode = tokio::fs::metadata(file).await.map_err(fail)?.permissions().mode();
+    if mode & READABLE_BY_OTHERS != 0 {
+        let name = human::visible(&file.display().to_string());
+        eprintln!("warning: others may read the secret in {name}; `chmod 600` it");
+    }
+    tokio::fs::read(file).await.map(Zeroizing::new).map_err(fail)
 }
 
 /// Asks on the terminal, without echo.
@@ -94,17 +106,18 @@ async fn prompt(question: &'static str, confirm: bool) -> Result<Secret, Trouble
             .hint(format!("use --passphrase-file FILE or --key-file FILE, or set {PASSPHRASE} or {KEY_FILE}")));
     }
     let asked = tokio::task::spawn_blocking(move || {
-        let passphrase = rpassword::prompt_password(question)?;
-        let again = if confirm { rpassword::prompt_password("once more: ")? } else { passphrase.clone() };
+        let ask = |question: &str| rpassword::prompt_password(question).map(Zeroizing::new);
+        let passphrase = ask(question)?;
+        let again = if confirm { Some(ask("once more: ")?) } else { None };
         io::Result::Ok((passphrase, again))
     });
-    let (passphrase, again) = asked
+    let (mut passphrase, again) = asked
         .await
         .map_err(io::Error::other)
         .flatten()
         .map_err(|error| Trouble::new("could not ask for the passphrase").caused_by(error))?;
-    if passphrase != again {
+    if again.is_some_and(|again| again != passphrase) {
         return Err(Trouble::new("the two passphrases differ"));
     }
-    passphrase_of(passphrase, "the terminal")
+    passphrase_of(std::mem::take(&mut *passphrase), "the terminal")
 }

@@ -53,11 +53,11 @@ impl Trouble {
             text.push_str(&format!("\n  caused by: {}", human::visible(cause)));
         }
         if let Some(hint) = &self.hint {
-            text.push_str(&format!("\n  hint: {hint}"));
+            text.push_str(&format!("\n  hint: {}", human::visible(hint)));
         }
         drop(io::Write::write_all(&mut io::stderr(), format!("{text}\n").as_bytes()));
         if as_json {
-            let line = format!("{}\n", json::error(&self.message, &self.causes, self.hint.as_deref()));
+            let line = format!("{}\n", json::line(&json::error(&self.message, &self.causes, self.hint.as_deref())));
             drop(io::Write::write_all(&mut io::stdout(), line.as_bytes()));
         }
         ExitCode::from(self.status)

@@ -75,4 +75,10 @@ impl BlobVisitor for Search<'_> {
             _ => Ok(()),
         }
     }
+
+    fn unknown(&mut self, error: Error) -> Result<()> {
+        // Whatever it refers to, a backup doesn't take it from there.
+        tracing::debug!(%error, "an entry is passed over");
+        Ok(())
+    }
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
 use crate::index::{Index, Location, PackRow, Want};
 use crate::layout::Name;
-use crate::object::too_short;
+use crate::object::{in_part, too_short};
 use crate::pack::{BLOCKS_START, BlockKind, Hint, Place, parse_header, split_hints};
 use crate::store::Store;
 
@@ -276,7 +276,7 @@ async fn fetch_block(store: &Store, pack: ObjectId, row: Option<PackRow>, place:
             futures::try_join!(head, store.get_range(&name, place.range()))?
         }
     };
-    let (header, _) = parse_header(&head, &name)?;
+    let (header, _) = parse_header(&head, &name).map_err(in_part)?;
     Ok((PackRow { id: pack, generation: header.generation, salt: header.salt }, stored))
 }
 

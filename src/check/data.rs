@@ -48,7 +48,7 @@ pub(super) fn verify_pack(id: ObjectId, bytes: &[u8], keyring: &Keyring) -> Resu
     let (opener, row, footer) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            seen.describe(Err(error))?;
+            seen.describe(Err(object::if_whole(error, bytes, &id, &name)))?;
             return Ok(seen);
         }
     };

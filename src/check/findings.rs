@@ -25,6 +25,8 @@ pub enum FindingKind {
     Missing,
     /// Objects that are sound by themselves contradict each other.
     Inconsistent,
+    /// It is sound and needs a newer version of this library, so that what it holds wasn't checked. No damage.
+    Unsupported,
     /// Informational: nothing refers to it. An interrupted writer leaves such things, and a running one has them.
     Leftover,
     /// Informational: the name is none that this build gives.
@@ -32,9 +34,14 @@ pub enum FindingKind {
 }
 
 impl FindingKind {
-    /// Whether nothing is wrong.
+    /// Whether nothing is wrong, and nothing was left unchecked.
     pub fn is_informational(self) -> bool {
         matches!(self, FindingKind::Leftover | FindingKind::Foreign)
+    }
+
+    /// Whether something is wrong.
+    pub fn is_defect(self) -> bool {
+        !self.is_informational() && self != FindingKind::Unsupported
     }
 }
 
@@ -73,9 +80,8 @@ impl Trouble {
     pub(super) fn of(error: Error) -> Result<Self> {
         match error {
             Error::NotFound { object } => Ok(Self::new(FindingKind::Missing, object, "it does not exist")),
-            Error::Corrupt { object, reason } | Error::Unsupported { object, reason } => {
-                Ok(Self::new(FindingKind::Damaged, object, reason))
-            }
+            Error::Corrupt { object, reason } => Ok(Self::new(FindingKind::Damaged, object, reason)),
+            Error::Unsupported { object, reason } => Ok(Self::new(FindingKind::Unsupported, object, reason)),
             other => Err(other),
         }
     }
@@ -87,6 +93,7 @@ pub(super) struct Findings {
     by_object: BTreeMap<String, Found>,
     left_out: u64,
     defects_left_out: u64,
+    unsupported_left_out: u64,
 }
 
 #[derive(Debug)]
@@ -105,7 +112,8 @@ impl Findings {
             btree_map::Entry::Occupied(found) => found.into_mut(),
             btree_map::Entry::Vacant(_) if full => {
                 self.left_out += 1;
-                self.defects_left_out += u64::from(!trouble.kind.is_informational());
+                self.defects_left_out += u64::from(trouble.kind.is_defect());
+                self.unsupported_left_out += u64::from(trouble.kind == FindingKind::Unsupported);
                 return;
             }
             btree_map::Entry::Vacant(place) => place.insert(Found {
@@ -148,7 +156,7 @@ impl Findings {
         self.by_object.contains_key(object)
     }
 
-    /// Whether anything is wrong.
+    /// Whether anything is wrong, or isn't understood.
     pub(super) fn have_defects(&self) -> bool {
         self.by_object.values().any(|found| !found.kind.is_informational())
     }
@@ -157,8 +165,9 @@ impl Findings {
     pub(super) fn finish(self, report: &mut CheckReport) {
         let mut findings: Vec<_> = self.by_object.into_iter().map(|(object, found)| found.finish(object)).collect();
         findings.sort_by_key(|finding| finding.kind);
-        let defects = findings.iter().filter(|finding| !finding.kind.is_informational()).count();
-        report.defects = defects as u64 + self.defects_left_out;
+        let count = |is: fn(FindingKind) -> bool| findings.iter().filter(|finding| is(finding.kind)).count() as u64;
+        report.defects = count(FindingKind::is_defect) + self.defects_left_out;
+        report.unsupported = count(|kind| kind == FindingKind::Unsupported) + self.unsupported_left_out;
         report.left_out = self.left_out;
         report.findings = findings;
     }

@@ -77,8 +77,10 @@ pub struct CheckReport {
     pub findings: Vec<Finding>,
     /// Findings beyond the ten thousand that are listed.
     pub left_out: u64,
-    /// Findings that aren't informational, left out or not.
+    /// Findings of what is wrong, left out or not.
     pub defects: u64,
+    /// Findings of what needs a newer version and so wasn't checked, left out or not.
+    pub unsupported: u64,
     /// Snapshots whose trees were walked.
     pub snapshots: u64,
     /// Distinct nodes that were read.
@@ -100,9 +102,9 @@ pub struct CheckReport {
 }
 
 impl CheckReport {
-    /// Whether nothing is wrong: every finding, if there are any, is informational.
+    /// Whether nothing is wrong and nothing was left unchecked: every finding, if there are any, is informational.
     pub fn is_sound(&self) -> bool {
-        self.defects == 0
+        self.defects == 0 && self.unsupported == 0
     }
 }
 

@@ -8,17 +8,15 @@ use crate::check::findings::{FindingKind, Findings, Trouble};
 use crate::clock::Timestamp;
 use crate::collection;
 use crate::config::{CONFIG_MAX, Config};
-use crate::crypto::Kind;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId, RecordHash, SeriesTag};
 use crate::kept::{self, Kept, Newest};
-use crate::layout::{self, Name, SnapshotName};
-use crate::object;
-use crate::registration::RegistrationRecord;
+use crate::layout::{self, CommitName, Name};
+use crate::registration::{RegistrationRecord, registered};
 use crate::repository::Repository;
 use crate::roster::{ROSTER_MAX, Roster};
 use crate::slot::{SLOT_MAX, Slot};
-use crate::snapshot::{Body, Content, Placed};
+use crate::snapshot::{Body, Content, Lines, Placed, UNREACHED};
 
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
@@ -28,7 +26,7 @@ const CONCURRENCY: usize = 16;
 pub(super) struct Root {
     /// How it is called: `series#number`.
     pub(super) label: String,
-    pub(super) record: SnapshotName,
+    pub(super) record: CommitName,
     pub(super) root: BlobId,
     pub(super) entries: u64,
     /// Packs that no segment need describe, since the record names them.
@@ -80,7 +78,7 @@ impl Repository {
                 let read = match name {
                     Name::Kept(tag, number) => match kept::read(self.store(), self.keyring(), &tag, number).await {
                         Ok(Some(kept)) => {
-                            lists.insert(tag, Newest { number, taken: number, kept });
+                            lists.insert(tag, Newest::of(number, kept, &[]));
                             Ok(true)
                         }
                         other => other.map(|_| false),
@@ -167,20 +165,16 @@ impl Repository {
         Ok(())
     }
 
-    /// Names the registrations: each is a writer's that runs, or was cut off.
+    /// Names the registrations that haven't ended: each is a writer's that runs, or was cut off.
     pub(super) async fn check_writers(&self, findings: &mut Findings) -> Result<()> {
-        for (name, _) in self.list_known(layout::WRITERS, findings).await? {
-            let text = name.to_string();
-            let opened = self.store().get(&text, object::RECORD_MAX).await.and_then(|bytes| {
-                object::open_record::<RegistrationRecord>(&bytes, Kind::Registration, &text, self.keyring())
-            });
-            match opened {
+        self.list_known(layout::WRITERS, findings).await?;
+        for writer in registered(self.store(), self.keyring()).await? {
+            match writer.record {
+                Ok(_) if writer.has_ended => {}
                 Ok(RegistrationRecord { series, number, host, .. }) => {
                     let problem = format!("a writer for {series}#{number} on host {host:?} runs, or was cut off");
-                    findings.add_new(FindingKind::Leftover, text, problem);
+                    findings.add_new(FindingKind::Leftover, Name::Writer(writer.id), problem);
                 }
-                // It ended since it was listed.
-                Err(Error::NotFound { .. }) => {}
                 Err(error) => findings.add_error(error)?,
             }
         }
@@ -196,19 +190,23 @@ impl Repository {
     ) -> Result<Vec<Root>> {
         let (all, now) = (Kept::default(), self.surroundings().clock.now());
         let kept = |tag: &SeriesTag| lists.get(tag).map_or(&all, |newest| &newest.kept);
-        let listed = self.list_known(layout::SNAPSHOTS, findings).await?;
+        let listed = self.list_known(layout::COMMITS, findings).await?;
         let names = listed.into_iter().filter_map(|(name, _)| match name {
-            Name::Snapshot(name) => Some(name),
+            Name::Commit(name) => Some(name),
             _ => None,
         });
-        let read = |name: SnapshotName| async move {
+        let lines = Lines::new(names.collect(), lists.clone());
+        for name in &lines.unreached {
+            findings.add_new(FindingKind::Inconsistent, Name::Commit(*name), UNREACHED);
+        }
+        let read = |name: CommitName| async move {
             match self.timelines().read(&name).await {
                 Ok(placed) => Ok((name, Ok(Link::of(placed)))),
                 Err(error) => Trouble::of(error).map(|trouble| (name, Err(trouble))),
             }
         };
-        let mut records = futures::stream::iter(names).map(read).buffered(CONCURRENCY);
-        let (mut roots, mut series) = (Vec::new(), Vec::<(SnapshotName, Result<Link, Trouble>)>::new());
+        let mut records = futures::stream::iter(lines.names).map(read).buffered(CONCURRENCY);
+        let (mut roots, mut series) = (Vec::new(), Vec::<(CommitName, Result<Link, Trouble>)>::new());
         while let Some((name, record)) = records.try_next().await? {
             if series.last().is_some_and(|(last, _)| last.tag != name.tag) {
                 let tag = series[0].0.tag;
@@ -229,58 +227,53 @@ impl Repository {
 
 /// Follows one series from its first number.
 fn check_series(
-    records: Vec<(SnapshotName, Result<Link, Trouble>)>,
+    records: Vec<(CommitName, Result<Link, Trouble>)>,
     kept: &Kept,
     roots: &mut Vec<Root>,
     findings: &mut Findings,
 ) {
-    let Some((first, _)) = records.first() else { return };
     let series = records.iter().find_map(|(_, record)| record.as_ref().ok()).map(|link| link.series.clone());
     let label = |number: u64| format!("{}#{number}", series.as_deref().unwrap_or("(an unknown series)"));
 
-    let mut number = 1;
-    // What the next name must be, where the record before tells, and that record's hash.
-    let (mut expected, mut before) = (Some(SnapshotName::first(first.tag)), None);
+    // The number that comes next, the hash that its record must name, and the time that it must come after.
+    let (mut number, mut before, mut latest) = (1, None, Timestamp::from_nanos(i64::MIN));
     for (name, record) in records {
-        let text = Name::Snapshot(name).to_string();
+        let text = Name::Commit(name).to_string();
+        if name.number > number {
+            before = None;
+        }
         // What was forgotten may be gone.
-        let missing = (number..name.number).find(|number| kept.counts(*number));
-        if name.number > number && missing.is_none() {
-            (expected, before) = (None, None);
-        } else if let Some(number) = missing {
-            let object =
-                expected.map_or_else(|| layout::series_prefix(&name.tag), |name| Name::Snapshot(name).to_string());
+        if let Some(number) = (number..name.number).find(|number| kept.counts(*number)) {
+            let object = Name::Commit(CommitName { number, ..name }).to_string();
             let last = name.number - 1;
             let missing = if last == number { label(number) } else { format!("{} to {}", label(number), label(last)) };
             findings.add_new(FindingKind::Missing, &object, format!("the series has a gap: {missing}"));
             findings.affect(&object, &missing);
-            (expected, before) = (None, None);
-        } else if name.number < number {
-            findings.add_new(FindingKind::Inconsistent, &text, "another record has the same number");
-            findings.affect(&text, &label(name.number));
         }
         number = name.number + 1;
+        let counts = kept.counts(name.number);
         let link = match record {
             Ok(link) => link,
             Err(trouble) => {
-                if kept.counts(name.number) {
+                if counts {
                     findings.add(trouble);
                     findings.affect(&text, &label(name.number));
                 }
-                (expected, before) = (None, None);
+                before = None;
                 continue;
             }
         };
-        if expected.is_some_and(|expected| expected != name)
-            || before.is_some_and(|hash| link.predecessor != Some(hash))
-        {
+        let is_late = counts && link.content.is_some() && link.time <= latest;
+        if is_late || before.is_some_and(|hash| link.predecessor != Some(hash)) {
             findings.add_new(FindingKind::Inconsistent, &text, "it doesn't follow from the record before it");
             findings.affect(&text, &label(name.number));
         }
-        (expected, before) = (name.next(link.time), Some(link.hash));
+        before = Some(link.hash);
+        if counts && link.content.is_some() {
+            latest = latest.max(link.time);
+        }
         roots.extend(link.content.map(|Content { root, entries, stored, .. }| {
             let packs = stored.packs.iter().map(|pack| pack.id).collect();
-            let counts = kept.counts(name.number);
             Root { label: label(name.number), record: name, root, entries, packs, counts }
         }));
     }

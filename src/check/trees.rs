@@ -74,7 +74,7 @@ impl<'a> Trees<'a> {
         // A root that can't be read was reported by the walk.
         let Ok(bytes) = nodes.read_node(&snapshot.root).await else { return Ok(()) };
         if decode_node(&bytes, "a root").is_ok_and(|root| root.total() != snapshot.entries) {
-            let record = Name::Snapshot(snapshot.record).to_string();
+            let record = Name::Commit(snapshot.record).to_string();
             let problem = "it states another number of entries than its tree has";
             self.findings.add_new(FindingKind::Inconsistent, &record, problem);
             self.findings.affect(&record, &snapshot.label);
@@ -121,7 +121,7 @@ struct Walk<'a, 'b> {
 impl Walk<'_, '_> {
     /// Adds something wrong. Nobody relies on a snapshot that was forgotten: it may lack something.
     fn add(&mut self, mut trouble: Trouble) {
-        if !self.counts {
+        if !self.counts && trouble.kind != FindingKind::Unsupported {
             trouble.kind = FindingKind::Leftover;
             if !trouble.problem.is_empty() {
                 trouble.problem = format!("{FORGOTTEN}{}", trouble.problem);
@@ -273,6 +273,11 @@ fn judge(survey: &Survey, leaf: &BlobId, entries: &[(Key, Entry)]) -> Result<Vec
     let mut wrong = Vec::new();
     for (key, entry) in entries {
         let mut troubles = Troubles::new();
+        if let Err(Error::Unsupported { object, reason }) = entry.require_known(key) {
+            let trouble =
+                Trouble::new(FindingKind::Unsupported, format_args!("node {leaf}"), format!("{object}: {reason}"));
+            troubles.insert(trouble.object.clone(), trouble);
+        }
         for payload in [&entry.content, &entry.metadata] {
             if let Payload::Pieces(pieces) = payload {
                 judge_pieces(survey, pieces, &mut troubles)?;

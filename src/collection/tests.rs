@@ -38,7 +38,7 @@ fn golden_bytes() {
         ),
         ("collection-ended", Name::CollectionEnd(7), CollectionBody::Ended(ended())),
     ] {
-        let record = CollectionRecord { number: 7, time: NOW, body };
+        let record = CollectionRecord { number: 7, time: NOW, body, extensions: Default::default() };
         let name = name.to_string();
         let sealed = object::seal_signed(&record, Kind::Collection, &name, &keyring(), &fixed()).unwrap();
         assert_golden(file, &sealed);
@@ -73,7 +73,7 @@ async fn one_is_begun_and_ended_after_the_other() {
     let collections = Collections::new(parts.clone());
     let condemned = || condemned(&parts.store, &parts.keyring);
     let none = collections.standing().await.unwrap();
-    assert_eq!((none.number, none.next(), none.open()), (0, 1, None));
+    assert_eq!((none.number, none.next, none.open()), (0, 1, None));
 
     assert_eq!(collections.begin(&none, plan()).await.unwrap(), Some(1));
     let first = collections.standing().await.unwrap();
@@ -112,7 +112,7 @@ async fn what_the_administrator_did_not_sign_counts_for_nothing() {
         (Name::Collection(2), 2, CollectionBody::Begun(Plan::default())),
         (Name::CollectionEnd(2), 2, CollectionBody::Ended(Ended::default())),
     ] {
-        let record = CollectionRecord { number, time: NOW, body };
+        let record = CollectionRecord { number, time: NOW, body, extensions: Default::default() };
         let text = name.to_string();
         let forged = object::forge_signed(&record, Kind::Collection, &text, keyring, &stranger, surroundings);
         store.create(&text, forged.into()).await.unwrap();
@@ -122,17 +122,26 @@ async fn what_the_administrator_did_not_sign_counts_for_nothing() {
     assert_eq!((standing.number, standing.open()), (1, Some(&plan())), "it hasn't ended");
     collections.end(1, ended()).await.unwrap();
     let standing = collections.standing().await.unwrap();
-    assert_eq!((standing.number, standing.next()), (1, 3));
+    assert_eq!((standing.number, standing.next), (1, 3));
     assert_eq!(collections.begin(&standing, Plan::default()).await.unwrap(), Some(3));
 }
 
 #[tokio::test]
-async fn what_is_not_known_stops_a_writer() {
+async fn what_cannot_be_a_collection_stops_nobody() {
     let repository = repository().await;
     let parts = repository.parts();
-    parts.store.create("gc/something-new", Bytes::from_static(b"?")).await.unwrap();
-    let refused = condemned(&parts.store, &parts.keyring).await.unwrap_err();
-    assert!(matches!(refused, Error::Unsupported { .. }), "{refused}");
+    let names = ["gc/something-new", "gc/1000000000000000", "gc/999999999999999", "gc/000000000000003"];
+    for name in names {
+        parts.store.create(name, Bytes::from_static(b"?")).await.unwrap();
+    }
+    let (number, _) = condemned(&parts.store, &parts.keyring).await.unwrap();
+    assert_eq!((number, newest(&parts.store, &parts.keyring, 0).await.unwrap(), parts.store.aside().len()), (0, 0, 4));
+    let collections = Collections::new(parts.clone());
+    let none = collections.standing().await.unwrap();
+    assert_eq!(collections.begin(&none, Plan::default()).await.unwrap(), Some(1));
+    // But this one comes right after the last, and may have been the newest.
+    parts.store.create("gc/000000000000002", Bytes::from_static(b"?")).await.unwrap();
+    assert!(condemned(&parts.store, &parts.keyring).await.unwrap_err().is_corrupt());
 }
 
 #[tokio::test]

@@ -62,8 +62,11 @@ fn other_kinds_versions_and_senseless_parameters_are_refused() {
     let fields = codec::encode(&config());
     let parse = |head: &[u8], fields: &[u8]| Config::parse(&seal_fields(head, fields));
     assert_eq!(parse(b"backstop\x01\x01", &fields).unwrap(), config());
-    for kind in [2, 3, 4, 5, 6, 7, 8, 9] {
+    for kind in [2, 3, 4, 5, 6, 7, 8, 9, 10] {
         assert!(parse(&[&b"backstop\x01"[..], &[kind]].concat(), &fields).unwrap_err().is_corrupt(), "kind {kind}");
+    }
+    for kind in [0, 200, 255] {
+        assert!(parse(&[&b"backstop\x01"[..], &[kind]].concat(), &fields).unwrap_err().is_unsupported(), "kind {kind}");
     }
     assert!(matches!(parse(b"backstop\x02\x01", &fields), Err(Error::Unsupported { .. })));
     assert!(parse(b"backstoq\x01\x01", &fields).unwrap_err().is_corrupt());

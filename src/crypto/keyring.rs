@@ -368,6 +368,7 @@ fn object_key(kind: Kind, secret: &[u8; 32], salt: &Salt) -> Zeroizing<[u8; 32]>
         | Kind::KeySlot
         | Kind::Roster
         | Kind::Registration
+        | Kind::RegistrationEnd
         | Kind::Snapshot
         | Kind::Collection
         | Kind::Kept => SEAL_RECORDS,

@@ -31,7 +31,8 @@ pub(crate) enum Kind {
     Snapshot = 6,
     Collection = 7,
     Kept = 8,
-    Roster = 9,
+    RegistrationEnd = 9,
+    Roster = 10,
 }
 
 impl Kind {
@@ -46,6 +47,7 @@ impl Kind {
             Self::Snapshot,
             Self::Collection,
             Self::Kept,
+            Self::RegistrationEnd,
             Self::Roster,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)

@@ -8,7 +8,7 @@ use crate::codec;
 use crate::error::{Error, Result};
 use crate::testing::{assert_golden, each_damage, fixed, keyring, stranger};
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Config,
     Kind::KeySlot,
     Kind::Pack,
@@ -17,6 +17,7 @@ const KINDS: [Kind; 9] = [
     Kind::Snapshot,
     Kind::Collection,
     Kind::Kept,
+    Kind::RegistrationEnd,
     Kind::Roster,
 ];
 const PARTS: [Part; 6] = [Part::Body, Part::Data, Part::Nodes, Part::Footer, Part::Page, Part::PackTable];
@@ -224,7 +225,7 @@ fn kinds_have_numbers() {
         assert_eq!(kind as u8, number);
         assert_eq!(Kind::from_number(number), Some(kind));
     }
-    assert!([0, 10, 255].iter().all(|number| Kind::from_number(*number).is_none()));
+    assert!([0, 11, 255].iter().all(|number| Kind::from_number(*number).is_none()));
     assert_eq!(PARTS.map(|part| part as u8), [0, 1, 2, 3, 4, 5]);
 }
 

@@ -128,6 +128,7 @@ fn snapshot(root: Root) -> Snapshot {
         clock: NOW,
         predecessor: None,
         body: Body::Snapshot(content),
+        extensions: Default::default(),
     };
     Placed { hash: RecordHash::new([0; 32]), record }.into_snapshot().unwrap()
 }

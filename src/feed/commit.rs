@@ -108,9 +108,9 @@ impl Committer {
     /// Renews the registration if a collection was begun since: it waits for those that may not know it.
     async fn heed_collections(&mut self) {
         let (series, seen) = (&self.shared.series, self.registration.collection());
-        let looked = collection::highest(self.shared.repository.store()).await;
-        match looked {
-            Ok(highest) if highest > seen && !self.registration.is_undecided() => {
+        let repository = &self.shared.repository;
+        match collection::newest(repository.store(), repository.keyring(), seen).await {
+            Ok(newest) if newest > seen && !self.registration.is_undecided() => {
                 if let Err(error) = self.renew().await {
                     tracing::warn!(series = self.shared.series, %error, "a feed could not renew its registration yet");
                 }

@@ -13,7 +13,7 @@ use super::*;
 use crate::blobs::Condemned;
 use crate::collection::{Collections, Ended, Plan};
 use crate::crypto::{Kind, Secret};
-use crate::layout::{self, Name, SnapshotName};
+use crate::layout::{self, CommitName, Name};
 use crate::object;
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::{Body, Record};
@@ -49,13 +49,13 @@ async fn put(feed: &Feed, path: &str, content: &str) -> Result<Receipt> {
 /// Puts a tombstone at the series' next number, as whoever shuts a writer out does.
 async fn fence(repository: &Repository) -> u64 {
     let (tag, timelines) = (repository.keyring().series_tag(SERIES), repository.timelines());
-    let tip = match timelines.tip(&tag).await.unwrap() {
+    let tip = match timelines.tip(&tag).await.unwrap().0 {
         Some(name) => Some((name, timelines.read(&name).await.unwrap())),
         None => None,
     };
     let target = match &tip {
-        Some((name, placed)) => name.next(placed.record.time).unwrap(),
-        None => SnapshotName::first(tag),
+        Some((name, _)) => name.next().unwrap(),
+        None => CommitName::first(tag),
     };
     let time = tip.as_ref().map_or(Timestamp::EPOCH, |(_, placed)| placed.record.time).next();
     let record = Record {
@@ -65,8 +65,9 @@ async fn fence(repository: &Repository) -> u64 {
         clock: time,
         predecessor: tip.map(|(_, placed)| placed.hash),
         body: Body::Tombstone,
+        extensions: Default::default(),
     };
-    let name = Name::Snapshot(target).to_string();
+    let name = Name::Commit(target).to_string();
     let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
     let sealed = object::seal_record(&record, Kind::Snapshot, &name, keyring, surroundings).unwrap();
     assert_eq!(repository.store().create(&name, sealed.into()).await.unwrap(), Created::Ours);
@@ -84,7 +85,8 @@ async fn paths(store: &Arc<dyn ObjectStore>) -> Vec<String> {
 }
 
 async fn writers(repository: &Repository) -> usize {
-    repository.store().list(layout::WRITERS).await.unwrap().len()
+    let registered = crate::registration::registered(repository.store(), repository.keyring()).await.unwrap();
+    registered.iter().filter(|writer| !writer.has_ended).count()
 }
 
 /// A store that denies puts under `prefix` while it is told to.
@@ -148,7 +150,7 @@ async fn a_fence_settles_a_commit_whose_outcome_is_not_known() {
     let (failing, puts) = (Arc::new(AtomicBool::new(true)), AtomicU64::new(0));
     let switch = Arc::clone(&failing);
     let faulty = FaultyStore::new(Arc::clone(&store), move |call| {
-        let record = call.kind == Call::Put && call.name.starts_with("snapshots/");
+        let record = call.kind == Call::Put && call.name.starts_with("commits/");
         let later = record && puts.fetch_add(1, Ordering::SeqCst) > 0;
         (later && switch.load(Ordering::SeqCst)).then_some(Fault::BEFORE)
     });

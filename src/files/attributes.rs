@@ -15,6 +15,17 @@ const TOTAL_MAX: usize = 16 << 20;
 /// Buffers to try, in bytes; Linux allows 64 KiB for a value or a list of names.
 const BUFFERS: [usize; 4] = [256, 4 << 10, 64 << 10, TOTAL_MAX];
 
+/// The beginning of the names of access control lists.
+pub(crate) const LISTS: &[u8] = b"system.posix_acl_";
+
+/// The access control list of a path itself.
+pub(crate) const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
+
+/// The access control list of what stands at `place`, where it has one that can be read.
+pub(crate) fn access_list(place: &Place<'_>) -> Option<Vec<u8>> {
+    if place.has_attributes() { grow(|buffer| place.attribute(ACCESS_LIST, buffer)).ok() } else { None }
+}
+
 /// Reads all attributes. What can't be read is left out and told in `problems`.
 pub(crate) fn read(place: &Place<'_>, problems: &mut Vec<io::Error>) -> Attributes {
     if !place.has_attributes() {

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::apply::Restorer;
+use super::apply::{Exposure, Restorer, Scope};
 use super::folder::{REACH, list};
 use super::found::path_of;
 use super::metadata::Metadata;
@@ -43,8 +43,13 @@ impl Destination {
     pub(crate) fn open(path: &Path) -> Result<Self> {
         let root =
             rustix::fs::openat(CWD, path, REACH, Mode::empty()).map_err(|error| Error::file("open", path, error))?;
-        let restorer = Arc::new(Restorer::current());
+        let restorer = Arc::new(Restorer::current(Scope::default()));
         Ok(Self { path: path.to_owned(), parents: Parents::new(root), restorer })
+    }
+
+    /// Restores as much of the metadata as `scope` says.
+    pub(crate) fn with_scope(self, scope: Scope) -> Self {
+        Self { restorer: Arc::new(Restorer::current(scope)), ..self }
     }
 
     /// Opens the folder at `path`, and creates it and those above it where they are missing.
@@ -56,6 +61,11 @@ impl Destination {
     /// The full path of `key`, for people.
     pub(crate) fn path(&self, key: &Key) -> PathBuf {
         path_of(&self.path, key)
+    }
+
+    /// The folder that is restored into, for people.
+    pub(crate) fn root(&self) -> &Path {
+        &self.path
     }
 
     /// The state of what stands at `key`, if anything does.
@@ -110,10 +120,18 @@ impl Destination {
         removed
     }
 
+    /// Whether somebody else may hold what stands at `key` open to change it, whatever metadata it gets now.
+    pub(crate) fn is_exposed(&self, key: &Key, stat: &Stat, metadata: &Metadata) -> Result<bool> {
+        let (folder, name) = self.at(key).map_err(|error| self.failed("read", key, error))?;
+        let exposure = self.restorer.exposure(&Place::named(&folder, name), stat, metadata.posix.as_ref());
+        Ok(exposure == Exposure::Write)
+    }
+
     /// Makes sure that there is a folder at `key` whose content can be changed; tells whether it was created.
     ///
-    /// A folder that was there may have to be made writable for that, so give it its metadata afterwards.
-    pub(crate) fn create_folder(&self, key: &Key) -> Result<bool> {
+    /// A folder that was there may have to be made writable for that, and is taken from others who could put
+    /// something else into it, so give it its metadata afterwards.
+    pub(crate) fn create_folder(&self, key: &Key, metadata: Option<&Metadata>) -> Result<bool> {
         let fail = |error| self.failed("create", key, error);
         let (folder, name) = self.at(key).map_err(fail)?;
         match rustix::fs::mkdirat(&folder, name, mode(PRIVATE_FOLDER)) {
@@ -126,10 +144,18 @@ impl Destination {
         if stat.kind != EntryKind::Folder {
             return Err(fail(Errno::EXIST.into()));
         }
-        if !self.restorer.is_root() && stat.mode & PRIVATE_FOLDER != PRIVATE_FOLDER {
-            place.set_mode(stat.mode | PRIVATE_FOLDER).map_err(fail)?;
-        }
+        let posix = metadata.and_then(|metadata| metadata.posix.as_ref());
+        self.restorer.take_over(&place, &stat, posix).map_err(fail)?;
         Ok(false)
+    }
+
+    /// Likewise for the root, where it stands for a folder of the snapshot.
+    pub(crate) fn take_over_root(&self, metadata: &Metadata) -> Result<()> {
+        let taken = self.parents.folder(None).and_then(|root| {
+            let place = Place::named(&root, b".");
+            self.restorer.take_over(&place, &place.stat()?, metadata.posix.as_ref())
+        });
+        taken.map_err(|error| Error::file("take over", &self.path, error))
     }
 
     /// Creates a symlink at `key`, where nothing must be.
@@ -170,19 +196,31 @@ impl Destination {
     /// Opens the regular file at `key` to change it.
     ///
     /// A file that has other names, or that is being executed, is replaced by a new empty one, so that what is
-    /// restored here doesn't change elsewhere: ask [`RestoredFile::is_new`].
-    pub(crate) fn update_file(&self, key: &Key) -> Result<RestoredFile> {
+    /// restored here doesn't change elsewhere; likewise one that somebody else may hold open who may not read or
+    /// change what it will hold. Ask [`RestoredFile::is_new`].
+    pub(crate) fn update_file(&self, key: &Key, metadata: &Metadata) -> Result<RestoredFile> {
         let fail = |error| self.failed("open", key, error);
         let (folder, name) = self.at(key).map_err(fail)?;
         match open_existing(&folder, name, OFlags::RDWR) {
-            Ok(file) if Place::open(&file).stat().map_err(fail)?.names <= 1 => {
-                return Ok(self.restored(key, file, false));
+            Ok(file) => {
+                let place = Place::open(&file);
+                let stat = place.stat().map_err(fail)?;
+                let exposure = self.restorer.exposure(&place, &stat, metadata.posix.as_ref());
+                if stat.names <= 1 && exposure == Exposure::None {
+                    return Ok(self.restored(key, file, false));
+                }
             }
             Err(error) if error.kind() != io::ErrorKind::ExecutableFileBusy => return Err(fail(error)),
             _ => {}
         }
         rustix::fs::unlinkat(&folder, name, AtFlags::empty()).map_err(|error| fail(error.into()))?;
         self.create_file(key)
+    }
+
+    /// Opens a file that was created or opened to be changed before, to go on with it.
+    pub(crate) fn reopen_file(&self, key: &Key) -> Result<RestoredFile> {
+        let opened = self.at(key).and_then(|(folder, name)| open_existing(&folder, name, OFlags::RDWR));
+        Ok(self.restored(key, opened.map_err(|error| self.failed("open", key, error))?, false))
     }
 
     /// Gives what stands at `key` its metadata; each part that can't be given is a warning.
@@ -276,7 +314,9 @@ fn make_special(folder: &OwnedFd, name: &[u8], kind: EntryKind) -> rustix::io::R
         EntryKind::Socket => (FileType::Socket, 0),
         EntryKind::CharDevice { major, minor } => (FileType::CharacterDevice, rustix::fs::makedev(major, minor)),
         EntryKind::BlockDevice { major, minor } => (FileType::BlockDevice, rustix::fs::makedev(major, minor)),
-        EntryKind::File | EntryKind::Folder | EntryKind::Symlink => return Err(Errno::INVAL),
+        EntryKind::File | EntryKind::Folder | EntryKind::Symlink | EntryKind::Unknown { .. } => {
+            return Err(Errno::INVAL);
+        }
     };
     rustix::fs::mknodat(folder, name, file_type, mode(PRIVATE_FILE), device)
 }

@@ -5,12 +5,13 @@
 //! [`super::Destination`]).
 //!
 //! Layout: `Metadata` is [`Posix`] (absent for records that never were files,
-//! so that these cost four bytes), then what belongs to the application.
+//! so that these cost five bytes), then what belongs to the application and
+//! what later versions add ([`Extensions`]).
 //! Invariant: lists are sorted by name without repetition, nanoseconds are
 //! below 10^9, mode has permission bits alone, and numbers that the system
 //! reserves don't occur. [`Metadata::decode`] refuses everything else.
 
-use crate::codec::{self, Decode, Encode};
+use crate::codec::{self, Decode, Encode, Extensions};
 use crate::error::{Error, Result};
 
 /// The bits of a mode that are stored: permissions, set-user-id, set-group-id, sticky.
@@ -75,6 +76,8 @@ pub struct Metadata {
     pub content_type: Option<String>,
     /// What else the application keeps with a record, by name.
     pub attributes: Vec<(String, Vec<u8>)>,
+    /// What later versions add; kept as it is.
+    pub(crate) extensions: Extensions,
 }
 
 impl Metadata {
@@ -118,6 +121,7 @@ impl Metadata {
     pub(crate) fn decode(bytes: &[u8], object: impl std::fmt::Display) -> Result<Self> {
         let metadata: Self = codec::decode(bytes, &object)?;
         metadata.validate().map_err(|reason| Error::corrupt(&object, reason))?;
+        metadata.extensions.require_known(&object)?;
         Ok(metadata)
     }
 
@@ -182,16 +186,17 @@ mod tests {
             modified: Some(FileTime { seconds: 5, nanos: 6 }),
             content_type: Some("text/vcard".into()),
             attributes: vec![("etag".into(), b"\"1\"".to_vec()), ("uid".into(), vec![])],
+            extensions: Extensions::default(),
         }
     }
 
     #[test]
-    fn records_round_trip_and_one_without_files_is_four_bytes() {
+    fn records_round_trip_and_one_without_files_is_five_bytes() {
         for metadata in [Metadata::default(), full()] {
             let bytes = metadata.encode().unwrap();
             assert_eq!(Metadata::decode(&bytes, "m").unwrap(), metadata);
         }
-        assert_eq!(Metadata::default().encode().unwrap(), [0, 0, 0, 0]);
+        assert_eq!(Metadata::default().encode().unwrap(), [0, 0, 0, 0, 0]);
         let record = Metadata { posix: None, ..full() };
         let built = Metadata::default()
             .with_attribute("uid", [])
@@ -207,7 +212,7 @@ mod tests {
         golden.extend(b"ana");
         golden.extend([0, 1, 252, 0xff, 0xc9, 0x9a, 0x3b, 253, 0, 0, 0, 0, 0, 2, 0, 0, 1, 7, 1, 1, 7, 2, 6]);
         golden.extend(
-            b"user.a\x00\x06user.\xff\x02\x00\xff\x01\x0a\x06\x01\x0atext/vcard\x02\x04etag\x03\"1\"\x03uid\x00",
+            b"user.a\x00\x06user.\xff\x02\x00\xff\x01\x0a\x06\x01\x0atext/vcard\x02\x04etag\x03\"1\"\x03uid\x00\x00",
         );
         assert_eq!(full().encode().unwrap(), golden);
     }
@@ -240,6 +245,18 @@ mod tests {
         let mut metadata = full();
         metadata.attributes.swap(0, 1);
         assert!(Metadata::decode(&codec::encode(&metadata), "m").unwrap_err().is_corrupt());
+    }
+
+    #[test]
+    fn an_extension_is_kept_unless_it_must_be_understood() {
+        let odd = Metadata { extensions: Extensions::default().with(1, b"new").with(7, []), ..full() };
+        let bytes = odd.encode().unwrap();
+        assert_eq!(Metadata::decode(&bytes, "m").unwrap(), odd);
+        let changed = Metadata::decode(&bytes, "m").unwrap().with_attribute("etag", "\"2\"");
+        assert_eq!(Metadata::decode(&changed.encode().unwrap(), "m").unwrap().extensions, odd.extensions);
+        let even = Metadata { extensions: Extensions::default().with(1, []).with(2, []), ..full() };
+        let error = Metadata::decode(&even.encode().unwrap(), "m").unwrap_err();
+        assert!(error.is_unsupported() && error.to_string().contains("needs extension 2"), "{error}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod place;
 mod remove;
 mod restored;
 mod roots;
+mod scratch;
 mod source;
 mod stat;
 mod walk;
@@ -30,10 +31,13 @@ mod tests;
 pub use metadata::{FileTime, LinkGroup, Metadata, Posix};
 
 pub(crate) use self::{
+    apply::Scope,
     destination::Destination,
     found::Found,
     owners::Owners,
     restored::RestoredFile,
+    scratch::{Range, Scratch},
     source::{FileSource, Segment},
+    stat::Stat,
     walk::{Unreadable, Walk, WalkOptions},
 };

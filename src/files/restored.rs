@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
-use super::apply::Restorer;
+use super::apply::{Exposure, Restorer};
 use super::metadata::Metadata;
 use super::place::Place;
 use super::source::read_full;
@@ -101,6 +101,12 @@ impl RestoredFile {
             None => Ok(Vec::new()),
             Some(posix) => self.restorer.apply(&Place::open(&self.file), EntryKind::File, posix, &self.path),
         }
+    }
+
+    /// Whether somebody else may hold it open to change it, whatever metadata it gets now.
+    pub(crate) fn is_exposed(&self, metadata: &Metadata) -> Result<bool> {
+        let exposure = self.restorer.exposure(&Place::open(&self.file), &self.stat()?, metadata.posix.as_ref());
+        Ok(!self.is_new && exposure == Exposure::Write)
     }
 
     /// Whether [`Self::set_metadata`] would change nothing.

@@ -33,20 +33,23 @@ impl Repository {
         survey: Survey,
         report: &mut GcReport,
     ) -> Result<(u64, Plan, Arc<Marks>)> {
-        let Survey { fates, segments, records, marked, marks, undescribed, .. } = survey;
+        let Survey { fates, segments, records, marked, marks, undescribed, listed, .. } = survey;
+        // What a writer has stored since may be named by no record in the end, so that nobody would find it there.
+        let mut listed = Arc::new(listed);
         let mut going: HashSet<ObjectId> = fates.iter().map(|fate| fate.pack).collect();
         let rewritten = fates.iter().filter(|fate| fate.reason != PackReason::Unneeded);
         let rewritten: Vec<_> = rewritten.map(|fate| (fate.pack, fate.bytes)).collect();
         let mut own = HashSet::new();
         for batch in batches(rewritten) {
-            let copied = self.copy_needed(&batch, &marks, &going, report).await?;
+            let copied = self.copy_needed(&batch, &marks, (&listed, &going), report).await?;
+            Arc::make_mut(&mut listed).extend(copied.written.iter().copied());
             own.extend(copied.written);
             // What can't be read is no reason to delete it.
             batch.iter().filter(|(pack, _)| !copied.packs.contains(pack)).for_each(|(pack, _)| {
                 going.remove(pack);
             });
         }
-        self.spare_what_is_needed(&marks, &own, &mut going, fates).await?;
+        self.spare_what_is_needed(&marks, (&listed, &own), &mut going, fates).await?;
 
         // What is needed of them may have been elsewhere as well, and only there so that it could be found.
         let stay: Vec<_> = undescribed.into_iter().filter(|pack| !going.contains(&pack.id)).collect();
@@ -79,13 +82,13 @@ impl Repository {
         &self,
         packs: &[(ObjectId, u64)],
         marks: &Arc<Marks>,
-        going: &HashSet<ObjectId>,
+        (listed, going): (&Arc<HashSet<ObjectId>>, &HashSet<ObjectId>),
         report: &mut GcReport,
     ) -> Result<Copied> {
-        let there = list_packs(self.store()).await?;
+        let (there, listed) = (list_packs(self.store()).await?, Arc::clone(listed));
         let (marks, going, index) = (Arc::clone(marks), going.clone(), Arc::clone(self.index()));
         let is_wanted = move |id: &BlobId| {
-            let stays = |pack: &ObjectId| there.contains(pack) && !going.contains(pack);
+            let stays = |pack: &ObjectId| listed.contains(pack) && there.contains(pack) && !going.contains(pack);
             Ok(marks.is_marked(id)? && index.find_in(id, stays)?.is_none())
         };
         let mut written = MergeReport::default();
@@ -101,11 +104,12 @@ impl Repository {
     async fn spare_what_is_needed(
         &self,
         marks: &Marks,
-        own: &HashSet<ObjectId>,
+        (listed, own): (&HashSet<ObjectId>, &HashSet<ObjectId>),
         going: &mut HashSet<ObjectId>,
         fates: Vec<PackFate>,
     ) -> Result<()> {
-        let there = list_packs(self.store()).await?;
+        let mut there = list_packs(self.store()).await?;
+        there.retain(|pack| listed.contains(pack));
         let ground = Ground { marks, own, there: &there, going: &*going };
         let fates = fates.into_iter().filter(|fate| ground.going.contains(&fate.pack));
         let mut looked = futures::stream::iter(fates).map(|fate| self.may_go(fate, &ground)).buffer_unordered(READS);
@@ -165,6 +169,7 @@ struct Ground<'a> {
     marks: &'a Marks,
     /// Packs that this collection has written.
     own: &'a HashSet<ObjectId>,
+    /// Those that the survey saw and that are still there.
     there: &'a HashSet<ObjectId>,
     going: &'a HashSet<ObjectId>,
 }

@@ -50,6 +50,7 @@ impl Repository {
         self.delete_records(&plan, &ended, report).await?;
         self.tidy_lists(report).await?;
         self.tidy_slots(report).await?;
+        self.tidy_probes(report).await?;
         report.temporary_files = self.store().sweep_temporary(self.surroundings().clock.now()).await?;
         let ended = collections.end(number, ended).await?;
         // Only now, and only those of which it is written down where their records may yet be put.
@@ -91,10 +92,10 @@ impl Repository {
 
     /// Deletes the records of snapshots that were forgotten, but for those whose place a fenced writer may yet take.
     async fn delete_records(&self, plan: &Plan, ended: &Ended, report: &mut GcReport) -> Result<()> {
-        for name in self.timelines().names(None).await? {
+        for name in self.timelines().lines(None).await?.names {
             let is_condemned = Numbers::contain(&plan.records, &name.tag, name.number);
             if is_condemned && !Numbers::contain(&ended.pinned, &name.tag, name.number) {
-                report.records_deleted += u64::from(self.remove(Name::Snapshot(name), report).await?);
+                report.records_deleted += u64::from(self.remove(Name::Commit(name), report).await?);
             }
         }
         Ok(())
@@ -117,6 +118,16 @@ impl Repository {
     async fn tidy_slots(&self, report: &mut GcReport) -> Result<()> {
         for id in self.needless_slots().await? {
             self.remove(Name::Key(id), report).await?;
+        }
+        Ok(())
+    }
+
+    /// Deletes what tests of the store's rights left behind; one that runs is told that its object is gone, no more.
+    async fn tidy_probes(&self, report: &mut GcReport) -> Result<()> {
+        for listed in self.store().list(layout::PROBES).await? {
+            if let Some(name @ Name::Probe(_)) = Name::parse(&listed.name) {
+                self.remove(name, report).await?;
+            }
         }
         Ok(())
     }

@@ -25,7 +25,15 @@ impl Repository {
     pub(super) async fn mark(&self, marks: &Arc<Marks>, snapshot: &Snapshot, strictness: Strictness) -> Result<()> {
         let reader = self.reader_of(snapshot);
         let mut marker = Marker { marks: Arc::clone(marks), snapshot, strictness };
-        visit_blobs(reader, &snapshot.root, &mut marker).await
+        visit_blobs(reader, &snapshot.root, &mut marker).await.map_err(|error| not_understood(snapshot, error))
+    }
+}
+
+/// Names the snapshot that has something which can't be understood.
+pub(super) fn not_understood(snapshot: &Snapshot, error: Error) -> Error {
+    match error {
+        Error::Unsupported { object, reason } => Error::unsupported(format!("{object} of snapshot {snapshot}"), reason),
+        other => other,
     }
 }
 
@@ -75,7 +83,7 @@ impl BlobVisitor for Marker<'_> {
 
     fn failed(&mut self, id: &BlobId, _: &Span, error: Error) -> Result<()> {
         match error {
-            error @ Error::Store { .. } => Err(error),
+            error @ (Error::Store { .. } | Error::Unsupported { .. }) => Err(error),
             error => self.lacking(id, error),
         }
     }

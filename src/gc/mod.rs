@@ -38,6 +38,7 @@ use crate::gc::survey::Survey;
 use crate::id::ObjectId;
 use crate::merge::MergeReport;
 use crate::progress::{Phase, Progress};
+use crate::registration::clear_ended;
 use crate::repository::Repository;
 
 /// What is collected, and how patiently.
@@ -200,6 +201,8 @@ pub struct GcReport {
     pub fenced: Vec<(String, u64)>,
     /// Writers that have to end first.
     pub waiting: Vec<WaitingFor>,
+    /// Objects that were left of writers that have ended, and were deleted.
+    pub registrations_cleared: u64,
     /// Objects that the store didn't let be deleted.
     pub left: Vec<String>,
     /// Temporary files of a local store that were swept.
@@ -264,6 +267,8 @@ impl Repository {
     pub async fn gc(&self, plan: GcPlan, progress: Arc<dyn Progress>) -> Result<GcReport> {
         self.require_administrator("collect garbage")?;
         let mut report = GcReport::default();
+        // What a writer added in order to end has no further use, whatever else there is to do.
+        report.registrations_cleared = clear_ended(self.parts()).await?;
         if !plan.is_due() {
             report.finished = true;
             return Ok(report);

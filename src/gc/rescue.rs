@@ -9,10 +9,11 @@ use crate::blobs::{BlobWriter, Condemned, Evidence, LookUp, WriteOptions, list_p
 use crate::collection::Plan;
 use crate::error::{Error, Result};
 use crate::gc::GcReport;
+use crate::gc::mark::not_understood;
 use crate::gc::marks::Marks;
 use crate::id::{BlobId, ObjectId, WriterId};
 use crate::index::{Index, Want};
-use crate::layout::{Name, SnapshotName};
+use crate::layout::{CommitName, Name};
 use crate::pack::BlockKind;
 use crate::reach::{BlobVisitor, store_again, visit_blobs};
 use crate::repository::Repository;
@@ -60,28 +61,28 @@ impl Repository {
 
     /// The snapshots after those that were marked first, and whether they count.
     async fn committed_since(&self, plan: &Plan) -> Result<Vec<(Snapshot, bool)>> {
-        let names = self.timelines().names(None).await?;
-        let kept = self.timelines().kept_of(None).await?;
-        let is_new = |name: &SnapshotName| {
+        let lines = self.timelines().lines(None).await?;
+        lines.require_lists()?;
+        let is_new = |name: &CommitName| {
             let at = plan.marked.binary_search_by_key(&name.tag, |(tag, _)| *tag);
             at.map_or(true, |at| name.number > plan.marked[at].1)
         };
-        let counts = |name: &SnapshotName| kept.get(&name.tag).is_none_or(|newest| newest.kept.counts(name.number));
-        let read = |name: SnapshotName| async move {
+        let read = |name: CommitName| async move {
             match self.timelines().read_if_there(&name).await {
                 Ok(placed) => Ok(placed.and_then(Placed::into_snapshot).map(|snapshot| (name, snapshot))),
                 Err(error) => Err((name, error)),
             }
         };
+        let new: Vec<_> = lines.names.iter().filter(|name| is_new(name)).copied().collect();
         let mut found = Vec::new();
-        let mut reading = futures::stream::iter(names.into_iter().filter(is_new)).map(read).buffered(RECORDS);
+        let mut reading = futures::stream::iter(new).map(read).buffered(RECORDS);
         while let Some(read) = reading.next().await {
             match read {
                 Ok(None) => {}
-                Ok(Some((name, snapshot))) => found.push((snapshot, counts(&name))),
+                Ok(Some((name, snapshot))) => found.push((snapshot, lines.counts(&name))),
                 // Nobody can restore it, and it was told to go.
-                Err((name, error)) if error.is_corrupt() && !counts(&name) => {
-                    tracing::warn!(name = %Name::Snapshot(name), %error, "a record that was forgotten can't be read");
+                Err((name, error)) if error.is_corrupt() && !lines.counts(&name) => {
+                    tracing::warn!(name = %Name::Commit(name), %error, "a record that was forgotten can't be read");
                 }
                 Err((_, error)) => return Err(error),
             }
@@ -120,7 +121,7 @@ fn said_of(snapshot: &Snapshot, error: Error) -> Error {
             let reason = format!("{reason}; snapshot {snapshot} needs it, so repair or forget that first");
             Error::Corrupt { object, reason }
         }
-        other => other,
+        other => not_understood(snapshot, other),
     }
 }
 
@@ -181,6 +182,7 @@ impl BlobVisitor for Search<'_> {
     }
 
     fn failed(&mut self, _: &BlobId, _: &Span, error: Error) -> Result<()> {
-        if self.excused && !matches!(error, Error::Store { .. }) { Ok(()) } else { Err(error) }
+        let stops = matches!(error, Error::Store { .. } | Error::Unsupported { .. });
+        if self.excused && !stops { Ok(()) } else { Err(error) }
     }
 }

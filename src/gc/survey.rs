@@ -16,12 +16,12 @@ use crate::gc::{GcOptions, PackFate, PackReason};
 use crate::id::{ObjectId, SeriesTag, WriterId};
 use crate::index::{Location, PackRef, RecentPack, Segment, SegmentBuilder, Want};
 use crate::kept::Newest;
-use crate::layout::{self, Name, SnapshotName};
+use crate::layout::{self, CommitName, Name};
 use crate::merge::{choose_packs, choose_segments, lengths};
 use crate::object::object_id;
 use crate::pack::{BLOCKS_START, parse_header};
 use crate::repository::Repository;
-use crate::snapshot::Placed;
+use crate::snapshot::{Lines, Placed};
 
 /// Records, footers and headers read at a time.
 const CONCURRENCY: usize = 16;
@@ -55,6 +55,8 @@ pub(super) struct Survey {
     /// The number of each series up to which every snapshot that counts was looked at.
     pub(super) marked: Vec<(SeriesTag, u64)>,
     pub(super) marks: Arc<Marks>,
+    /// The packs that were there: each is described by a segment, or will be if it stays.
+    pub(super) listed: HashSet<ObjectId>,
 }
 
 impl std::fmt::Debug for Marks {
@@ -63,57 +65,35 @@ impl std::fmt::Debug for Marks {
     }
 }
 
-/// The records of all series as they stand.
-struct Records {
-    names: Vec<SnapshotName>,
-    kept: BTreeMap<SeriesTag, Newest>,
-    now: Timestamp,
+/// The number of each series up to which none is missing that counts.
+///
+/// A listing need not show what is committed while it is made, and may show a later one: what it left out must be among
+/// those that are marked again.
+fn marked(lines: &Lines) -> BTreeMap<SeriesTag, u64> {
+    let mut marked = BTreeMap::new();
+    for names in lines.names.chunk_by(|a, b| a.tag == b.tag) {
+        let tag = names[0].tag;
+        let mut reached = 0;
+        for name in names {
+            if (reached + 1..name.number).any(|number| lines.counts(&CommitName { tag, number })) {
+                break;
+            }
+            reached = name.number;
+        }
+        marked.insert(tag, reached);
+    }
+    marked
 }
 
-impl Records {
-    fn counts(&self, name: &SnapshotName) -> bool {
-        self.kept.get(&name.tag).is_none_or(|newest| newest.kept.counts(name.number))
-    }
-
-    fn is_root(&self, name: &SnapshotName) -> bool {
-        self.kept.get(&name.tag).is_none_or(|newest| newest.kept.is_root(name.number, self.now))
-    }
-
-    /// The highest number of each series.
-    fn highest(&self) -> BTreeMap<SeriesTag, u64> {
-        self.names.iter().map(|name| (name.tag, name.number)).collect()
-    }
-
-    /// The number of each series up to which none is missing that counts.
-    ///
-    /// A listing need not show what is committed while it is made, and may show a later one: what it left out must be
-    /// among those that are marked again.
-    fn marked(&self) -> BTreeMap<SeriesTag, u64> {
-        let mut marked = BTreeMap::new();
-        for names in self.names.chunk_by(|a, b| a.tag == b.tag) {
-            let counts = |number: &u64| self.kept.get(&names[0].tag).is_none_or(|newest| newest.kept.counts(*number));
-            let mut reached = 0;
-            for name in names {
-                if (reached + 1..name.number).any(|number| counts(&number)) {
-                    break;
-                }
-                reached = name.number;
-            }
-            marked.insert(names[0].tag, reached);
-        }
-        marked
-    }
-
-    /// Those that go: forgotten for good, not the highest of their series, and not such that a writer that was fenced
-    /// could yet put its own there.
-    fn condemned(&self, pinned: &[Numbers]) -> Vec<Numbers> {
-        let highest = self.highest();
-        let goes = |name: &&SnapshotName| {
-            let is_highest = highest.get(&name.tag) == Some(&name.number);
-            !self.is_root(name) && !is_highest && !Numbers::contain(pinned, &name.tag, name.number)
-        };
-        Numbers::gather(self.names.iter().filter(goes).map(|name| (name.tag, name.number)))
-    }
+/// The records that go: forgotten for good, not the highest of their series, and not such that a writer that was fenced
+/// could yet put its own there.
+fn condemned(lines: &Lines, pinned: &[Numbers], now: Timestamp) -> Vec<Numbers> {
+    let highest = lines.highest();
+    let goes = |name: &&CommitName| {
+        let is_highest = highest.get(&name.tag) == Some(&name.number);
+        !lines.is_root(name, now) && !is_highest && !Numbers::contain(pinned, &name.tag, name.number)
+    };
+    Numbers::gather(lines.names.iter().filter(goes).map(|name| (name.tag, name.number)))
 }
 
 /// How much of a pack is needed, by the lengths of its blobs as stored.
@@ -140,17 +120,17 @@ fn weight(location: &Location) -> u64 {
 impl Repository {
     /// Marks what all snapshots need, and weighs the packs.
     pub(super) async fn survey_packs(&self, before: &Standing, options: &GcOptions) -> Result<Survey> {
-        let (names, kept) = futures::try_join!(self.timelines().names(None), self.timelines().kept_of(None))?;
-        let records = Records { names, kept, now: self.surroundings().clock.now() };
+        let (lines, now) = (self.timelines().lines(None).await?, self.surroundings().clock.now());
+        lines.require_lists()?;
         let writers = self.spared_writers(options).await?;
         self.index().refresh(Want::All).await?;
         let listed: Vec<_> = lengths(self.store().list(layout::PACKS).await?, layout::parse_pack).collect();
         let (tables, undescribed) = self.tables(&listed).await?;
         let marks = Arc::new(Marks::new(tables));
 
-        let snapshots = self.mark_roots(&marks, &records, Strictness::Strict).await?;
+        let snapshots = self.mark_roots(&marks, (&lines, now), Strictness::Strict).await?;
         self.require_packs(&marks, &listed).await?;
-        let undeletable = self.mark_roots(&marks, &records, Strictness::Lenient).await?;
+        let undeletable = self.mark_roots(&marks, (&lines, now), Strictness::Lenient).await?;
 
         let pinned = match &before.state {
             State::Idle(ended) => ended.pinned.clone(),
@@ -163,13 +143,14 @@ impl Repository {
             unneeded_blobs: 0,
             pack_bytes: listed.iter().map(|(_, length)| length).sum(),
             spared: 0,
-            leftovers: self.leftovers(&records.kept, before.number, options).await?,
+            leftovers: self.leftovers(&lines.kept, before.number, options).await?,
             fates: Vec::new(),
             undescribed,
             segments: Vec::new(),
-            records: records.condemned(&pinned),
-            marked: records.marked().into_iter().collect(),
+            records: condemned(&lines, &pinned, now),
+            marked: marked(&lines).into_iter().collect(),
             marks: Arc::clone(&marks),
+            listed: listed.iter().map(|(id, _)| *id).collect(),
         };
         let (uses, needed, unneeded) = cpu::block(move || weigh(&marks, &listed)).await?;
         // A writer that runs describes its own, or names them.
@@ -202,7 +183,8 @@ impl Repository {
                     blobs += pack.len();
                     known.push(pack.pack);
                 }
-                Err(error @ Error::Store { .. }) => return Err(error),
+                // One of a later version may need what this build takes for garbage.
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => return Err(error),
                 // It is no reason to delete the pack: nobody knows what is in it.
                 Err(error) => tracing::warn!(pack = %id, %error, "a pack that no segment describes can't be read"),
             }
@@ -235,12 +217,17 @@ impl Repository {
     }
 
     /// Marks what the snapshots need that count, or those that were forgotten and can be undeleted; how many there are.
-    async fn mark_roots(&self, marks: &Arc<Marks>, records: &Records, strictness: Strictness) -> Result<u64> {
+    async fn mark_roots(
+        &self,
+        marks: &Arc<Marks>,
+        (lines, now): (&Lines, Timestamp),
+        strictness: Strictness,
+    ) -> Result<u64> {
         let is_strict = strictness == Strictness::Strict;
-        let roots = records.names.iter().filter(|name| records.is_root(name) && records.counts(name) == is_strict);
+        let roots = lines.names.iter().filter(|name| lines.is_root(name, now) && lines.counts(name) == is_strict);
         // By value, or the future could not be sent to another thread.
         let roots: Vec<_> = roots.copied().collect();
-        let read = |name: SnapshotName| async move { (name, self.timelines().read_if_there(&name).await) };
+        let read = |name: CommitName| async move { (name, self.timelines().read_if_there(&name).await) };
         let mut reading = futures::stream::iter(roots).map(read).buffered(CONCURRENCY);
         let mut count = 0;
         while let Some((name, placed)) = reading.next().await {
@@ -251,9 +238,11 @@ impl Repository {
                         count += 1;
                     }
                 }
-                Err(error) if is_strict || matches!(error, Error::Store { .. }) => return Err(error),
+                Err(error) if is_strict || matches!(error, Error::Store { .. } | Error::Unsupported { .. }) => {
+                    return Err(error);
+                }
                 Err(error) => {
-                    tracing::warn!(name = %Name::Snapshot(name), %error, "a record that was forgotten can't be read");
+                    tracing::warn!(name = %Name::Commit(name), %error, "a record that was forgotten can't be read");
                 }
             }
         }
@@ -296,12 +285,6 @@ impl Repository {
         let listed = lists.iter().chain(&collections);
         let old = listed.filter_map(|listed| Name::parse(&listed.name)).filter(|name| is_old(*name)).count();
         Ok((old + self.overdue_writers(options).await?) as u64)
-    }
-
-    /// The registrations that are there.
-    pub(super) async fn registered(&self) -> Result<BTreeSet<WriterId>> {
-        let listed = self.store().list(layout::WRITERS).await?;
-        Ok(listed.iter().filter_map(|listed| layout::parse_writer(&listed.name)).collect())
     }
 
     /// Decides what becomes of each pack.
@@ -352,7 +335,7 @@ impl Repository {
             let head = self.store().get_range(&name, 0..BLOCKS_START as u64).await;
             match head.and_then(|head| parse_header(&head, &name)) {
                 Ok((_, writer)) => Ok((!writers.contains(&writer)).then_some(fate)),
-                Err(error @ Error::Store { .. }) => Err(error),
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => Err(error),
                 Err(_) => Ok(Some(fate)),
             }
         };

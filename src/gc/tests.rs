@@ -130,8 +130,8 @@ async fn what_a_fenced_writer_may_yet_write_is_never_free() {
     };
     let numbers = async || {
         let tag = repository.keyring().series_tag("a");
-        let names = repository.timelines().names(Some(&tag)).await.unwrap();
-        names.iter().map(|name| name.number).collect::<Vec<_>>()
+        let lines = repository.timelines().lines(Some(&tag)).await.unwrap();
+        lines.names.iter().map(|name| name.number).collect::<Vec<_>>()
     };
     let options = GcOptions::default().with_wait(Duration::ZERO).with_fence_after(Duration::ZERO);
     forget(1..=2).await;

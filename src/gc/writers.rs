@@ -5,13 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use crate::crypto::Kind;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::gc::{GcOptions, GcReport, WaitingFor};
 use crate::id::{SeriesTag, WriterId};
 use crate::layout::Name;
-use crate::object;
-use crate::registration::{RegistrationRecord, fence};
+use crate::registration::{Registered, fence, registered, still_running};
 use crate::repository::Repository;
 
 /// The pause between two looks.
@@ -24,12 +22,6 @@ pub(super) struct Fence {
     pub(super) tag: SeriesTag,
     /// The numbers at which its record may yet be put: from what it contended for to the tombstone's.
     pub(super) run: (u64, u64),
-}
-
-/// A registration that was there when it was listed; what it says, unless it is damaged.
-struct Registered {
-    id: WriterId,
-    record: Option<RegistrationRecord>,
 }
 
 impl Repository {
@@ -49,18 +41,19 @@ impl Repository {
         // Nobody waits for those that will be fenced.
         while waiting.iter().any(|writer| !self.is_overdue(writer, options)) && Instant::now() < deadline {
             sleep(PAUSE.min(options.wait)).await;
-            let there = self.registered().await?;
-            waiting.retain(|writer| there.contains(&writer.id));
+            let ids: Vec<_> = waiting.iter().map(|writer| writer.id).collect();
+            let running = still_running(self.store(), self.keyring(), &ids).await?;
+            waiting.retain(|writer| running.contains(&writer.id));
         }
         let (overdue, running): (Vec<_>, Vec<_>) =
             waiting.into_iter().partition(|writer| self.is_overdue(writer, options));
         if !running.is_empty() {
-            report.waiting = running.into_iter().map(Registered::describe).collect();
+            report.waiting = running.into_iter().map(describe).collect();
             return Ok(None);
         }
         let mut fences = Vec::new();
-        for Registered { id, record } in overdue {
-            let Some(record) = record else { continue };
+        for Registered { id, record, .. } in overdue {
+            let Ok(record) = record else { continue };
             let tombstone = fence(self.parts(), &record).await?;
             tracing::warn!(series = record.series, host = record.host, tombstone, "a writer was fenced");
             let tag = self.keyring().series_tag(&record.series);
@@ -83,38 +76,28 @@ impl Repository {
         Ok(writers.iter().filter(|writer| self.is_overdue(writer, options)).count())
     }
 
-    /// The writers that may have registered before collection `number` was begun.
+    /// The writers that run, as far as anybody can tell, and may have registered before collection `number` was begun.
     async fn unaware_writers(&self, number: u64) -> Result<Vec<Registered>> {
-        let mut writers = Vec::new();
-        for id in self.registered().await? {
-            let name = Name::Writer(id).to_string();
-            let opened = self.store().get(&name, object::RECORD_MAX).await.and_then(|bytes| {
-                object::open_record::<RegistrationRecord>(&bytes, Kind::Registration, &name, self.keyring())
-            });
-            match opened {
-                Ok(record) if record.seen >= number => {}
-                Ok(record) => writers.push(Registered { id, record: Some(record) }),
-                Err(error) if error.is_not_found() => {}
-                Err(error @ Error::Store { .. }) => return Err(error),
-                // Whose it is nobody knows, and so it can't be fenced.
-                Err(_) => writers.push(Registered { id, record: None }),
-            }
+        let mut writers = registered(self.store(), self.keyring()).await?;
+        if let Some(unknown) = writers.extract_if(.., |writer| writer.needs_newer_version()).next() {
+            return unknown.record.map(|_| Vec::new());
         }
+        // Of one that can't be read nobody knows whose it is, and so it can't be fenced.
+        let is_unaware = |writer: &Registered| writer.record.as_ref().map_or(true, |record| record.seen < number);
+        writers.retain(|writer| !writer.has_ended && is_unaware(writer));
         Ok(writers)
     }
 
     fn is_overdue(&self, writer: &Registered, options: &GcOptions) -> bool {
-        let Some(record) = &writer.record else { return false };
+        let Ok(record) = &writer.record else { return false };
         let age = self.surroundings().clock.now().seconds_since(record.time);
         u64::try_from(age).is_ok_and(|age| age >= options.fence_after.as_secs())
     }
 }
 
-impl Registered {
-    fn describe(self) -> WaitingFor {
-        let registration = Name::Writer(self.id).to_string();
-        let since = self.record.as_ref().map(|record| record.time);
-        let (series, host) = self.record.map(|record| (record.series, record.host)).unwrap_or_default();
-        WaitingFor { registration, series, host, since }
-    }
+fn describe(writer: Registered) -> WaitingFor {
+    let registration = Name::Writer(writer.id).to_string();
+    let since = writer.record.as_ref().ok().map(|record| record.time);
+    let (series, host) = writer.record.map(|record| (record.series, record.host)).unwrap_or_default();
+    WaitingFor { registration, series, host, since }
 }

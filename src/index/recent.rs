@@ -78,8 +78,8 @@ impl RecentPack {
         let start = start.ok_or_else(|| Error::corrupt(&name, "a snapshot names it with an impossible length"))?;
         let (head, tail) =
             futures::try_join!(store.get_range(&name, 0..BLOCKS_START as u64), store.get_range(&name, start..length))?;
-        let (header, writer) = parse_header(&head, &name)?;
-        let opener = header.opener(keyring, &name)?;
+        let (header, writer) = parse_header(&head, &name).map_err(object::in_part)?;
+        let opener = header.opener(keyring, &name).map_err(object::in_part)?;
         let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
         let at = footer_range(length, trailer, &name)?;
         if at.range.start != start {
@@ -98,7 +98,7 @@ impl RecentPack {
         let head = store.get_range(&name, 0..length.min(BLOCKS_START as u64));
         let tail = store.get_range(&name, tail_start..length);
         let (head, tail) = futures::try_join!(head, tail)?;
-        let (header, writer) = parse_header(&head, &name)?;
+        let (header, writer) = parse_header(&head, &name).map_err(object::in_part)?;
         let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
         let at = footer_range(length, trailer, &name)?;
         let message = if at.range.start >= tail_start {
@@ -110,7 +110,8 @@ impl RecentPack {
         };
         #[expect(clippy::cast_possible_truncation, reason = "footer_range checked that it is at most PACK_MAX")]
         let pack = PackRef { id, length: length as u32, footer_len: (at.range.end - at.range.start) as u32 };
-        let footer = parse_footer(&at, message.into(), &header.opener(keyring, &name)?, &writer, &name)?;
+        let opener = header.opener(keyring, &name).map_err(object::in_part)?;
+        let footer = parse_footer(&at, message.into(), &opener, &writer, &name)?;
         Ok(Self::new(pack, PackRow { id, generation: header.generation, salt: header.salt }, footer))
     }
 

@@ -505,7 +505,8 @@ impl Index {
             let tail = self.store.get_range(&name, length.saturating_sub(TAIL)..length);
             let (head, tail) = futures::try_join!(head, tail)?;
             let source = Source::Remote(Remote { store: self.store.clone(), tail, pages: Mutex::default() });
-            return Ok((id, want, Segment::open(id, &head, length, source, &keyring)?));
+            let segment = Segment::open(id, &head, length, source, &keyring).map_err(object::in_part)?;
+            return Ok((id, want, segment));
         }
         let bytes = self.store.get(&name, length).await?;
         let cache = self.cache.clone();

@@ -17,7 +17,13 @@ fn golden_bytes() {
     let kept = Kept::default().forget(&[2, 3, 7], 9, (NOW, UNTIL), |_| true);
     let tag = keyring().series_tag("photos");
     let name = Name::Kept(tag, 4).to_string();
-    let record = KeptRecord { series: "photos".to_owned(), number: 4, time: NOW, kept: kept.clone() };
+    let record = KeptRecord {
+        series: "photos".to_owned(),
+        number: 4,
+        time: NOW,
+        kept: kept.clone(),
+        extensions: Default::default(),
+    };
     let sealed = object::seal_signed(&record, Kind::Kept, &name, &keyring(), &fixed()).unwrap();
     assert_golden("kept", &sealed);
     assert_eq!(open(&sealed, &keyring(), &tag, 4).unwrap(), Some(kept));
@@ -88,19 +94,36 @@ async fn only_the_administrators_count_and_each_number_has_one_winner() {
     // Whoever can only add forges one that brings 1 back and forgets the others.
     let stranger = Keyring::generate(surroundings);
     let name = Name::Kept(tag, 2).to_string();
-    let record = KeptRecord { series: "photos".to_owned(), number: 2, time: NOW, kept: forgets(&[2, 3]) };
+    let record = KeptRecord {
+        series: "photos".to_owned(),
+        number: 2,
+        time: NOW,
+        kept: forgets(&[2, 3]),
+        extensions: Default::default(),
+    };
     let refused = object::seal_signed(&record, Kind::Kept, &name, &keyring.append_only(), surroundings);
     assert!(matches!(refused, Err(Error::AppendOnly { .. })));
     let signed_by_another = object::forge_signed(&record, Kind::Kept, &name, keyring, &stranger, surroundings);
     store.create(&name, signed_by_another.into()).await.unwrap();
     let after = newest(store, keyring, &tag).await.unwrap();
-    assert_eq!((after.number, after.taken), (1, 2));
+    assert_eq!((after.number, after.next), (1, 3));
     assert_eq!(after.kept, first.kept);
     let forgets_two = after.kept.forget(&[2], 3, (NOW, UNTIL), |_| true);
     assert!(publish(store, keyring, surroundings, "photos", &after, forgets_two).await.unwrap());
     assert_eq!(newest_of_all(store, keyring).await.unwrap()[&tag].number, 3);
 
-    // What is damaged is no forgery: without it nobody knows what counts.
+    // One beyond a free number can't be a list, and is in nobody's way.
+    for number in [5, layout::NUMBER_MAX] {
+        store.create(&Name::Kept(tag, number).to_string(), Bytes::from_static(b"made up")).await.unwrap();
+    }
+    let before = newest(store, keyring, &tag).await.unwrap();
+    assert_eq!((before.number, before.next, before.unreadable.is_none()), (3, 4, true));
+    // What is damaged may have been one: who reads goes on without it, who publishes doesn't.
     store.create(&Name::Kept(tag, 4).to_string(), Bytes::from_static(b"damaged")).await.unwrap();
-    assert!(newest(store, keyring, &tag).await.unwrap_err().is_corrupt());
+    let after = newest(store, keyring, &tag).await.unwrap();
+    assert_eq!((after.number, after.kept == before.kept, after.next), (3, true, 6));
+    assert!(after.sound(&tag).unwrap_err().is_corrupt());
+    let forgets_three = after.kept.forget(&[3], 3, (NOW, UNTIL), |_| true);
+    assert!(publish(store, keyring, surroundings, "photos", &after, forgets_three).await.unwrap_err().is_corrupt());
+    assert_eq!(store.aside().len(), 3, "{:?}", store.aside());
 }

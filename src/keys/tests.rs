@@ -63,11 +63,11 @@ async fn key_names(repository: &Repository) -> Vec<String> {
 
 /// Something that is sealed under the newest generation which `repository` knows.
 fn seal(repository: &Repository) -> Vec<u8> {
-    seal_record(&7u8, Kind::Snapshot, "x", repository.keyring(), repository.surroundings()).unwrap()
+    seal_record(&vec![7u8], Kind::Snapshot, "x", repository.keyring(), repository.surroundings()).unwrap()
 }
 
 fn read(repository: &Repository, sealed: &[u8]) -> Result<u8> {
-    open_record(sealed, Kind::Snapshot, "x", repository.keyring())
+    Ok(open_record::<Vec<u8>>(sealed, Kind::Snapshot, "x", repository.keyring())?[0])
 }
 
 /// A slot of whatever keyring the attacker makes up, for a secret that others use; its id and object.

@@ -17,6 +17,7 @@ use crate::id::{BlobId, ObjectId, WriterId};
 use crate::index::Location;
 use crate::layout::Name;
 use crate::merge::MergeReport;
+use crate::object::if_whole;
 use crate::pack::{BlockKind, Encoding, Hint, Hints, PACK_MAX, parse_pack, split_hints};
 use crate::repository::Repository;
 use crate::tree;
@@ -120,12 +121,17 @@ impl Repository {
         let name = Name::Pack(id).to_string();
         let keyring = self.keyring().clone();
         let opened = match self.store().get(&name, PACK_MAX).await {
-            Ok(bytes) => cpu::start(move || open_blocks(&id, &bytes, &keyring, &name)).await,
+            Ok(bytes) => {
+                let open = move || {
+                    open_blocks(&id, &bytes, &keyring, &name).map_err(|error| if_whole(error, &bytes, &id, &name))
+                };
+                cpu::start(open).await
+            }
             Err(error) => Err(error),
         };
         match opened {
             Ok(blocks) => Ok(Some((id, blocks))),
-            Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+            Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. })) => {
                 tracing::warn!(pack = %id, %error, "a pack can't be merged");
                 Ok(None)
             }

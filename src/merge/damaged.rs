@@ -49,7 +49,11 @@ impl Repository {
         let keyring = self.keyring().clone();
         match self.store().get(&Name::Pack(id).to_string(), PACK_MAX).await {
             Ok(bytes) => {
-                cpu::start(move || examine_pack(id, &bytes, &keyring, &[])).await.map(|it| it.problem.is_none())
+                match cpu::start(move || examine_pack(id, &bytes, &keyring, &[])).await {
+                    // It is another that begins like what was condemned.
+                    Err(error) if error.is_unsupported() => Ok(true),
+                    examined => examined.map(|it| it.problem.is_none()),
+                }
             }
             Err(error @ Error::Store { .. }) => Err(error),
             Err(_) => Ok(false),
@@ -67,7 +71,7 @@ impl Repository {
             match self.index().fetch(id, length).await {
                 // It says what no other does of packs that are there: it was put back since.
                 Ok(_) => {}
-                Err(error @ Error::Store { .. }) => return Err(error),
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => return Err(error),
                 Err(error) if error.is_not_found() => {}
                 Err(_) if self.delete(Name::Index(id)).await? => {
                     report.segments_deleted += 1;

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
 use crate::index::{Location, PackRow};
 use crate::layout::Name;
-use crate::object::{too_short, verify_id};
+use crate::object::{if_whole, too_short, verify_id};
 use crate::pack::{Footer, Place, parse_header, parse_pack, verify_block};
 
 /// A block of a damaged pack that can be read.
@@ -48,6 +48,9 @@ pub(crate) struct Examined {
 }
 
 /// Reads all of a pack; `told` is what segments say of it.
+///
+/// # Errors
+/// [`Error::Unsupported`] if it is whole and of a version or key generation that isn't known.
 pub(crate) fn examine_pack(
     id: ObjectId,
     bytes: &[u8],
@@ -70,7 +73,7 @@ pub(crate) fn examine_pack(
             (blocks, failed.0)
         }
         Err(error) => {
-            problems.push(reason(error)?);
+            problems.push(reason(if_whole(error, bytes, &id, &name))?);
             by_segments(told, bytes, keyring)
         }
     };
@@ -156,7 +159,7 @@ pub(crate) fn open_block(pack: &[u8], block: &Salvaged, keyring: &Keyring) -> Re
 /// What an error says of a stored object; one that says nothing of it is returned.
 fn reason(error: Error) -> Result<String> {
     match error {
-        Error::Corrupt { reason, .. } | Error::Unsupported { reason, .. } => Ok(reason),
+        Error::Corrupt { reason, .. } => Ok(reason),
         other => Err(other),
     }
 }

@@ -26,7 +26,7 @@ impl Repository {
         for (id, length) in segments {
             let segment = match self.index().fetch(*id, *length).await {
                 Ok(segment) => segment,
-                Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. } | Error::Unsupported { .. })) => {
+                Err(error @ (Error::NotFound { .. } | Error::Corrupt { .. })) => {
                     tracing::warn!(segment = %id, %error, "an index segment can't be merged");
                     continue;
                 }

@@ -9,7 +9,16 @@ use crate::testing::{NOW, assert_golden, each_damage, fixed, keyring, stranger};
 const NAME: &str = "writers/00112233445566778899aabbccddeeff";
 
 fn record() -> RegistrationRecord {
-    RegistrationRecord { series: "accounts".to_owned(), number: 41, time: NOW, host: "mail-3".to_owned(), seen: 7 }
+    let ending = EndToken::new([0xe5; 32]).hash();
+    RegistrationRecord {
+        series: "accounts".to_owned(),
+        number: 41,
+        time: NOW,
+        host: "mail-3".to_owned(),
+        seen: 7,
+        ending,
+        extensions: Default::default(),
+    }
 }
 
 fn sealed() -> Vec<u8> {
@@ -24,6 +33,18 @@ fn open(bytes: &[u8], kind: Kind, name: &str, keyring: &Keyring) -> Result<Regis
 fn golden_bytes() {
     assert_golden("registration", &sealed());
     assert_eq!(open(&sealed(), Kind::Registration, NAME, &keyring()).unwrap(), record());
+}
+
+#[test]
+fn golden_bytes_of_an_end() {
+    let name = format!("{NAME}-ended");
+    let (token, keyring) = (EndToken::new([0xe5; 32]), keyring());
+    let end = EndRecord { token, extensions: Default::default() };
+    let sealed = object::seal_record(&end, Kind::RegistrationEnd, &name, &keyring, &fixed()).unwrap();
+    assert_golden("registration-end", &sealed);
+    let opened: EndRecord = object::open_record(&sealed, Kind::RegistrationEnd, &name, &keyring).unwrap();
+    assert_eq!(opened.token.hash(), record().ending);
+    assert!(object::open_record::<EndRecord>(&sealed, Kind::Registration, &name, &keyring).is_err());
 }
 
 #[test]

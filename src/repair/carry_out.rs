@@ -26,6 +26,9 @@ const SEGMENT_BLOBS: usize = 1 << 19;
 
 impl Repository {
     pub(super) async fn carry_out(&self, plan: RepairPlan, progress: Arc<dyn Progress>) -> Result<RepairReport> {
+        if !plan.is_due() {
+            return Ok(RepairReport { undone: plan.steps, lost: plan.lost, ..RepairReport::default() });
+        }
         let RepairPlan { steps, lost, options, small, mut series, packs, .. } = plan;
         let mut report = RepairReport::default();
         progress.phase(Phase::Copying);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::error::{Error, Result};
 use crate::id::BlobId;
 use crate::pack::BlockKind;
+use crate::repair::Steps;
 use crate::repair::options::SnapshotLoss;
 use crate::repair::records::Root;
 use crate::repair::view::{Nodes, View};
@@ -22,16 +23,19 @@ const READ_AHEAD: usize = 16;
 
 impl View {
     /// What can't be restored, of each snapshot that lacks something.
-    pub(super) async fn losses(view: &Arc<Self>, roots: &[Root]) -> Result<Vec<SnapshotLoss>> {
+    pub(super) async fn losses(view: &Arc<Self>, roots: &[Root], steps: &mut Steps) -> Result<Vec<SnapshotLoss>> {
         view.learn_roots(roots);
         let nodes = Nodes(Arc::clone(view));
         let (mut seen, mut lost) = (HashMap::new(), false);
         for root in roots {
-            let mut walk = First { nodes: &nodes, seen: &mut seen, lost: false };
+            let mut walk = First { nodes: &nodes, seen: &mut seen, lost: false, unknown: Vec::new() };
             visit_nodes(&nodes, &root.root, READ_AHEAD, &mut walk).await?;
+            for (what, error) in walk.unknown {
+                steps.leave(format!("{}#{}:{what}", root.series, root.name.number), error);
+            }
             lost |= walk.lost;
         }
-        if !lost {
+        if !lost || steps.1 {
             return Ok(Vec::new());
         }
         let mut losses = Vec::new();
@@ -107,7 +111,7 @@ impl SequenceVisitor for InSequence<'_> {
 /// What is said of a node that can't be had; an error that says nothing of stored objects is returned.
 pub(super) fn lost_node(id: &BlobId, error: Error) -> Result<String> {
     match error {
-        Error::Store { .. } | Error::Worker { .. } | Error::File { .. } => Err(error),
+        Error::Store { .. } | Error::Worker { .. } | Error::File { .. } | Error::Unsupported { .. } => Err(error),
         _ => Ok(format!("node {id} is lost")),
     }
 }
@@ -118,6 +122,8 @@ struct First<'a> {
     /// The nodes that were seen; true for a leaf in which nothing is lost.
     seen: &'a mut HashMap<BlobId, bool>,
     lost: bool,
+    /// What needs a newer version: paths, or ranges of them.
+    unknown: Vec<(String, Error)>,
 }
 
 impl Visitor for First<'_> {
@@ -133,7 +139,10 @@ impl Visitor for First<'_> {
 
     async fn leaf(&mut self, id: &BlobId, entries: Vec<(Key, Entry)>) -> Result<()> {
         let mut sound = true;
-        for (_, entry) in &entries {
+        for (key, entry) in &entries {
+            if let Err(error) = entry.require_known(key) {
+                self.unknown.push((key.to_string(), error));
+            }
             sound &= lost_of(self.nodes, entry).await?.is_none();
         }
         self.lost |= !sound;
@@ -141,7 +150,11 @@ impl Visitor for First<'_> {
         Ok(())
     }
 
-    fn failed(&mut self, id: &BlobId, _: &Span, error: Error) -> Result<()> {
+    fn failed(&mut self, id: &BlobId, span: &Span, error: Error) -> Result<()> {
+        if error.is_unsupported() {
+            self.unknown.push((span.to_string(), error));
+            return Ok(());
+        }
         lost_node(id, error)?;
         self.lost = true;
         Ok(())

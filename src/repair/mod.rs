@@ -10,12 +10,14 @@
 //!
 //! - `objects`: config, keys, lists, collections, registrations. `records`: series. `packs`: segments and packs.
 //! - `view`: where blobs will be once all is done. `losses`: what can't be restored even then.
-//! - `carry_out`: the steps in order. `rewrite`: snapshots without what is lost.
+//! - `void`: giving numbers up. `carry_out`: the steps in order. `rewrite`: snapshots without what is lost.
 //!
 //! Invariants: nothing is deleted before what replaces it is durable, here or in
 //! the other copy; what can't be read at all is the exception, and goes only once
 //! all that can be read of it is elsewhere. A repair that is cut off can be
-//! planned and carried out again at any point.
+//! planned and carried out again at any point. What needs a newer version is no
+//! damage: it is left alone, and but for a key slot nothing at all is repaired
+//! beside it, since it may tell what is needed.
 
 mod carry_out;
 mod losses;
@@ -25,12 +27,14 @@ mod packs;
 mod records;
 mod rewrite;
 mod view;
+mod void;
 
 use std::sync::Arc;
 
 pub use options::{RepairAction, RepairOptions, RepairReport, RepairStep, SnapshotLoss};
 
 use crate::error::{Error, Result};
+use crate::layout::Name;
 use crate::progress::{Phase, Progress};
 use crate::repair::objects::Small;
 use crate::repair::packs::PackWork;
@@ -62,7 +66,12 @@ impl RepairPlan {
         self.steps.iter().any(|step| step.action != RepairAction::None)
     }
 
-    /// Whether nothing at all is wrong.
+    /// Whether something is wrong, rather than only newer than this library.
+    pub fn has_damage(&self) -> bool {
+        self.steps.iter().any(|step| !step.unsupported) || self.lost.iter().any(|loss| !loss.forgotten)
+    }
+
+    /// Whether nothing at all is wrong, and nothing needs a newer version of this library.
     pub fn is_sound(&self) -> bool {
         self.steps.is_empty() && self.lost.iter().all(|loss| loss.forgotten)
     }
@@ -70,7 +79,11 @@ impl RepairPlan {
 
 /// The steps so far.
 #[derive(Debug, Default)]
-struct Steps(Vec<RepairStep>);
+struct Steps(
+    Vec<RepairStep>,
+    /// Whether something isn't understood that may tell what is needed, so that nothing may be done.
+    bool,
+);
 
 impl Steps {
     fn add(&mut self, object: impl ToString, problem: impl ToString, action: RepairAction) {
@@ -79,7 +92,26 @@ impl Steps {
 
     fn advise(&mut self, object: impl ToString, problem: impl ToString, action: RepairAction, advice: impl ToString) {
         let (object, problem, advice) = (object.to_string(), problem.to_string(), advice.to_string());
-        self.0.push(RepairStep { object, problem, action, advice });
+        self.0.push(RepairStep { object, problem, action, advice, unsupported: false });
+    }
+
+    /// Leaves something alone that needs a newer version.
+    fn leave(&mut self, object: impl ToString, error: Error) {
+        let Error::Unsupported { reason, .. } = error else { return };
+        let object = object.to_string();
+        // A key slot tells nothing of what is needed.
+        self.1 |= !matches!(Name::parse(&object), Some(Name::Key(_)));
+        let advice = "it is no damage, and is left alone".to_owned();
+        self.0.push(RepairStep { object, problem: reason, action: RepairAction::None, advice, unsupported: true });
+    }
+
+    /// The steps where nothing may be done.
+    fn on_hold(mut self) -> Vec<RepairStep> {
+        for step in self.0.iter_mut().filter(|step| step.action != RepairAction::None) {
+            step.action = RepairAction::None;
+            "nothing is repaired beside what needs a newer version: repair with that".clone_into(&mut step.advice);
+        }
+        self.0
     }
 }
 
@@ -102,10 +134,16 @@ impl Repository {
         let (mut packs, view) = self.plan_packs(options, &roots, &mut steps, &progress).await?;
         let view = Arc::new(view);
         progress.phase(Phase::CheckingStructure);
-        let mut lost = View::losses(&view, &roots).await?;
+        let mut lost = View::losses(&view, &roots, &mut steps).await?;
         view.conclude(&mut packs, &mut steps).await?;
         let series = series.with_losses(options, &roots, &theirs, &mut lost, &mut steps);
         let (packs_read, bytes_read) = (packs.read, packs.bytes_read);
+        if steps.1 {
+            let (lost, small, series, packs) =
+                (Vec::new(), Small::default(), SeriesWork::default(), PackWork::default());
+            let (steps, options) = (steps.on_hold(), options.clone());
+            return Ok(RepairPlan { steps, lost, packs_read, bytes_read, options, small, series, packs });
+        }
         Ok(RepairPlan { steps: steps.0, lost, packs_read, bytes_read, options: options.clone(), small, series, packs })
     }
 
@@ -136,11 +174,19 @@ impl Repository {
     }
 }
 
-/// What an error says of stored objects; one that says nothing of them is returned.
+/// What an error says is wrong with stored objects; another is returned, as that something needs a newer version.
 fn said(error: Error) -> Result<String> {
     match error {
-        Error::Corrupt { reason, .. } | Error::Unsupported { reason, .. } => Ok(reason),
+        Error::Corrupt { reason, .. } => Ok(reason),
         Error::NotFound { .. } => Ok("it does not exist".to_owned()),
         other => Err(other),
+    }
+}
+
+/// The same of the other copy, where what needs a newer version is as good as missing.
+fn said_there(error: Error) -> Result<String> {
+    match error {
+        Error::Unsupported { reason, .. } => Ok(reason),
+        other => said(other),
     }
 }

@@ -6,15 +6,14 @@ use bytes::Bytes;
 
 use crate::collection::{self, Collections, Numbers};
 use crate::config::{CONFIG_MAX, Config};
-use crate::crypto::Kind;
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, SeriesTag};
 use crate::kept::{self, Kept, Newest};
-use crate::layout::{self, Name};
+use crate::layout::{self, CommitName, Name};
 use crate::object::{self, HEADER_LEN};
-use crate::registration::RegistrationRecord;
+use crate::registration::{open_registration, registered};
 use crate::repair::records::GAP_MAX;
-use crate::repair::{RepairAction, RepairOptions, Steps, said};
+use crate::repair::{RepairAction, RepairOptions, Steps, said, said_there};
 use crate::repository::Repository;
 use crate::roster::{ROSTER_MAX, Roster};
 use crate::slot::{SLOT_MAX, Slot};
@@ -27,17 +26,33 @@ pub(super) enum Task {
     Delete(Name),
     /// A key slot that is lost goes from the roster as well.
     RemoveKey(ObjectId),
-    /// A list of what counts follows a damaged one, which is then deleted, or replaced by these bytes.
-    Publish(SeriesTag, u64, Kept, Option<Bytes>),
+    /// A list of what counts follows a damaged one, which is then deleted, or replaced by the copy's bytes.
+    Publish(Publication),
     /// An empty collection follows damaged ones.
     Supersede,
+}
+
+/// A list that is published after damaged ones.
+#[derive(Debug)]
+pub(super) struct Publication {
+    tag: SeriesTag,
+    /// The newest list that could be read, which must still be that.
+    after: u64,
+    kept: Kept,
+    /// Numbers that have no record and don't count any more by this list.
+    gone: BTreeSet<u64>,
+    /// The damaged list, and what it was according to the copy.
+    damaged: u64,
+    bytes: Option<Bytes>,
 }
 
 impl Task {
     /// The series whose list it is about.
     fn list(&self) -> Option<SeriesTag> {
         match self {
-            Task::Publish(tag, ..) | Task::Put(Name::Kept(tag, _), _) | Task::Delete(Name::Kept(tag, _)) => Some(*tag),
+            Task::Publish(Publication { tag, .. })
+            | Task::Put(Name::Kept(tag, _), _)
+            | Task::Delete(Name::Kept(tag, _)) => Some(*tag),
             _ => None,
         }
     }
@@ -56,7 +71,7 @@ impl Small {
     pub(super) fn without_nameless(&mut self, names: &BTreeMap<SeriesTag, String>) {
         self.series = names.clone();
         let nameless = |tag: &SeriesTag| !names.contains_key(tag);
-        let publishes = |task: &Task| matches!(task, Task::Publish(tag, ..) if nameless(tag));
+        let publishes = |task: &Task| matches!(task, Task::Publish(list) if nameless(&list.tag));
         let waiting: BTreeSet<SeriesTag> =
             self.tasks.iter().filter(|task| publishes(task)).filter_map(Task::list).collect();
         // Nor is a list deleted that the one to be published was to replace.
@@ -109,6 +124,10 @@ impl Repository {
             Ok(bytes) if bytes == wanted => return Ok(()),
             Ok(bytes) => match Config::parse(&bytes) {
                 Ok(_) => "it isn't the one that the repository was opened with".to_owned(),
+                Err(error) if error.is_unsupported() => {
+                    steps.leave(layout::CONFIG, error);
+                    return Ok(());
+                }
                 Err(error) => said(error)?,
             },
             Err(error) => said(error)?,
@@ -172,6 +191,7 @@ impl Repository {
                 Ok(slot) if slot.repository() != self.id() => {}
                 Ok(_) => own_is_sound |= id == self.slot(),
                 Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) => damaged.push((id, said(error)?)),
             }
         }
@@ -203,16 +223,13 @@ impl Repository {
     }
 
     async fn plan_writers(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
-        for (name, _) in self.known(layout::WRITERS).await? {
-            let text = name.to_string();
-            let opened = self.store().get(&text, object::RECORD_MAX).await.and_then(|bytes| {
-                object::open_record::<RegistrationRecord>(&bytes, Kind::Registration, &text, self.keyring())
-            });
-            match opened {
+        for writer in registered(self.store(), self.keyring()).await? {
+            let name = Name::Writer(writer.id);
+            match writer.record {
                 Ok(record) => {
                     small.series.insert(self.keyring().series_tag(&record.series), record.series);
                 }
-                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) if options.remove_damaged_writers => {
                     steps.add(name, said(error)?, RepairAction::Delete);
                     small.tasks.push(Task::Delete(name));
@@ -227,25 +244,24 @@ impl Repository {
     }
 
     async fn plan_collections(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
-        let (mut damaged, mut newest) = (Vec::new(), 0);
-        for listed in self.store().list(layout::COLLECTIONS).await? {
-            let Some(name @ (Name::Collection(number) | Name::CollectionEnd(number))) = Name::parse(&listed.name)
-            else {
-                let advice = "a newer build may know it; as long as it is there, nothing can be written or collected";
-                steps.advise(listed.name, "this build doesn't know what it means", RepairAction::None, advice);
-                continue;
-            };
+        let (mut damaged, mut newest, mut taken) = (Vec::new(), 0, BTreeSet::new());
+        for (name, _) in self.known(layout::COLLECTIONS).await? {
+            let (Name::Collection(number) | Name::CollectionEnd(number)) = name else { continue };
+            taken.insert(number);
             match collection::is_authentic(self.store(), self.keyring(), name).await {
                 Ok(true) => newest = newest.max(number),
                 Ok(false) => {}
                 Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
                 Err(error) => damaged.push((number, name, said(error)?)),
             }
         }
         damaged.sort_unstable();
+        // Beyond the first free number there can't be one.
+        let free = (newest + 1..).find(|number| !taken.contains(number)).unwrap_or(u64::MAX);
         let mut supersede = false;
         for (number, name, problem) in damaged {
-            if number < newest {
+            if number < newest || number > free {
                 steps.add(name, problem, RepairAction::Delete);
                 small.tasks.push(Task::Delete(name));
             } else if let Some(bytes) = self.once_there(options, name).await? {
@@ -296,14 +312,15 @@ impl Repository {
         }
         let mut lists = Lists::new();
         for (tag, numbers) in numbers {
-            let taken = numbers.last().copied().unwrap_or(0);
-            let (mut newest, mut damaged) = (Newest { taken, ..Newest::default() }, Vec::new());
-            for number in numbers {
-                match kept::read(self.store(), self.keyring(), &tag, number).await {
-                    Ok(Some(kept)) => newest = Newest { number, taken, kept },
+            let numbers: Vec<u64> = numbers.into_iter().collect();
+            let (mut newest, mut damaged) = (Newest::of(0, Kept::default(), &numbers), Vec::new());
+            for number in &numbers {
+                match kept::read(self.store(), self.keyring(), &tag, *number).await {
+                    Ok(Some(kept)) => newest = Newest::of(*number, kept, &numbers),
                     Ok(None) => {}
                     Err(error) if error.is_not_found() => {}
-                    Err(error) => damaged.push((number, said(error)?)),
+                    Err(error) if error.is_unsupported() => steps.leave(Name::Kept(tag, *number), error),
+                    Err(error) => damaged.push((*number, said(error)?)),
                 }
             }
             self.plan_damaged_lists(options, tag, damaged, &mut newest, small, steps).await?;
@@ -323,29 +340,36 @@ impl Repository {
         small: &mut Small,
         steps: &mut Steps,
     ) -> Result<()> {
+        let (sound, next) = (newest.number, newest.next);
         let mut lists = Vec::new();
         for (number, problem) in damaged {
-            lists.push((number, problem, self.list_once_there(options, tag, number).await?));
+            if number < next {
+                lists.push((number, problem, self.list_once_there(options, tag, number).await?));
+            } else {
+                let advice = "the lists before it are missing, so that it can't be one";
+                steps.advise(Name::Kept(tag, number), problem, RepairAction::Delete, advice);
+                small.tasks.push(Task::Delete(Name::Kept(tag, number)));
+            }
         }
         // The newest that is known, here or from the copy, holds; and what says so must come after all of them.
-        let (sound, taken) = (newest.number, newest.taken);
         for (number, _, there) in &lists {
             if let Some((_, kept)) = there.as_ref().filter(|_| *number > newest.number) {
-                *newest = Newest { number: *number, taken, kept: kept.clone() };
+                *newest = Newest { number: *number, next, unreadable: None, kept: kept.clone() };
             }
         }
         let known = newest.number;
         let lost = lists.iter().filter(|(number, _, there)| there.is_none() && *number > known);
+        let mut gone = BTreeSet::new();
         let published = match lost.map(|(number, ..)| *number).max() {
             Some(number) => {
-                newest.kept = self.without_gone(options, &tag, &newest.kept).await?;
+                (newest.kept, gone) = self.without_gone(options, &tag, newest).await?;
                 Some(number)
             }
             // While the name is free, what the list forgot would count again: so another says the same before.
             None => (known > sound).then_some(known),
         };
         if published.is_some() {
-            (newest.number, newest.taken) = (taken + 1, taken + 1);
+            (newest.number, newest.next) = (next, next + 1);
         }
         // What is published comes first: the others may go then.
         lists.sort_by_key(|(number, ..)| published != Some(*number));
@@ -361,7 +385,10 @@ impl Repository {
             };
             steps.advise(name, problem, action, advice);
             small.tasks.push(match bytes {
-                bytes if published == Some(number) => Task::Publish(tag, number, newest.kept.clone(), bytes),
+                bytes if published == Some(number) => {
+                    let (kept, gone) = (newest.kept.clone(), std::mem::take(&mut gone));
+                    Task::Publish(Publication { tag, after: sound, kept, gone, damaged: number, bytes })
+                }
                 Some(bytes) => Task::Put(name, bytes),
                 None => Task::Delete(name),
             });
@@ -381,26 +408,43 @@ impl Repository {
         Ok(kept::read(other.store(), other.keyring(), &tag, number).await?.map(|kept| (bytes, kept)))
     }
 
-    /// A list after this one, by which the numbers that have no record any more don't count.
-    async fn without_gone(&self, options: &RepairOptions, tag: &SeriesTag, kept: &Kept) -> Result<Kept> {
-        let mut names = self.timelines().names(Some(tag)).await?;
+    /// A list after this one, by which the numbers that have no record any more don't count, and these numbers.
+    ///
+    /// Only of numbers before one whose record can be read: no other name says that they were come to.
+    async fn without_gone(
+        &self,
+        options: &RepairOptions,
+        tag: &SeriesTag,
+        newest: &Newest,
+    ) -> Result<(Kept, BTreeSet<u64>)> {
+        let lines = self.timelines().lines(Some(tag)).await?;
+        let mut there: BTreeSet<u64> = lines.names.iter().map(|name| name.number).collect();
         if let Some(other) = &options.other {
             // What is missing here is put back from there.
-            names.extend(other.timelines().names(Some(tag)).await?);
+            there.extend(other.timelines().lines(Some(tag)).await?.names.iter().map(|name| name.number));
         }
-        let there: BTreeSet<u64> = names.iter().map(|name| name.number).collect();
+        let mut highest = 0;
+        for number in there.iter().rev() {
+            if self.timelines().read_if_usable(&CommitName { tag: *tag, number: *number }).await?.is_some() {
+                highest = *number;
+                break;
+            }
+        }
         // No more numbers than can be looked at one by one; a series has as many records, but for those that were forgotten.
-        let highest = there.last().copied().unwrap_or(0).min(there.len() as u64 + GAP_MAX);
-        let gone: Vec<u64> = (1..=highest).filter(|number| kept.counts(*number) && !there.contains(number)).collect();
+        let highest = highest.min(there.len() as u64 + newest.kept.through + GAP_MAX);
+        let is_gone = |number: &u64| newest.kept.counts(*number) && !there.contains(number);
+        let gone: BTreeSet<u64> = (1..=highest).filter(is_gone).collect();
         let now = self.surroundings().clock.now();
-        Ok(kept.forget(&gone, highest, (now, now), |number| there.contains(&number)))
+        let numbers: Vec<u64> = gone.iter().copied().collect();
+        let kept = newest.kept.forget(&numbers, highest, (now, now), |number| there.contains(&number));
+        Ok((kept, gone))
     }
 
     /// The newest lists of the copy, as far as they can be read.
     pub(super) async fn lists_there(&self, options: &RepairOptions) -> Result<Lists> {
         let Some(other) = &options.other else { return Ok(Lists::new()) };
         match other.timelines().kept_of(None).await {
-            Err(error) => said(error).map(|_| Lists::new()),
+            Err(error) => said_there(error).map(|_| Lists::new()),
             theirs => theirs,
         }
     }
@@ -420,10 +464,10 @@ impl Repository {
         let theirs = self.lists_there(options).await?;
         for (tag, newer) in theirs {
             let own = lists.entry(tag).or_default();
-            if newer.number <= own.taken {
+            if newer.number < own.next {
                 continue;
             }
-            let names = self.timelines().names(Some(&tag)).await?;
+            let names = self.timelines().lines(Some(&tag)).await?.names;
             let counts_only_here = |number: u64| own.kept.counts(number) && !newer.kept.counts(number);
             let here = names.iter().any(|name| counts_only_here(name.number));
             if here || !(1..=newer.kept.through).any(counts_only_here) {
@@ -433,7 +477,7 @@ impl Repository {
             let bytes = other.store().get(&name.to_string(), object::RECORD_MAX).await?;
             steps.add(name, "it does not exist, and all that it forgot is gone", RepairAction::CopyObject);
             small.tasks.push(Task::Put(name, bytes));
-            *own = Newest { number: newer.number, taken: newer.number, kept: newer.kept };
+            *own = Newest::of(newer.number, newer.kept, &[]);
         }
         Ok(())
     }
@@ -461,10 +505,7 @@ impl Repository {
                     self.replace(name, bytes).await?;
                     copied += u64::from(name != Name::Config);
                 }
-                Task::Delete(name) => {
-                    self.store().delete(&name.to_string()).await?;
-                    deleted += 1;
-                }
+                Task::Delete(name) => deleted += u64::from(self.delete_unreadable(name).await?),
                 Task::RemoveKey(id) => match self.remove_key(&id).await {
                     Err(error) if error.is_not_found() => {}
                     outcome => {
@@ -472,26 +513,20 @@ impl Repository {
                         deleted += 1;
                     }
                 },
-                Task::Publish(tag, damaged, kept, bytes) => {
-                    self.publish_after(&small.series, &tag, kept).await?;
-                    let name = Name::Kept(tag, damaged);
+                Task::Publish(list) => {
+                    let (name, bytes) = (Name::Kept(list.tag, list.damaged), list.bytes.clone());
+                    self.publish_after(&small.series, list).await?;
                     match bytes {
                         Some(bytes) => {
                             self.replace(name, bytes).await?;
                             copied += 1;
                         }
-                        None => {
-                            self.store().delete(&name.to_string()).await?;
-                            deleted += 1;
-                        }
+                        None => deleted += u64::from(self.delete_unreadable(name).await?),
                     }
                 }
                 Task::Supersede => {
                     // Whatever number a fenced writer may yet put at, it is one of these.
-                    let mut highest = BTreeMap::<SeriesTag, u64>::new();
-                    for name in self.timelines().names(None).await? {
-                        highest.insert(name.tag, name.number);
-                    }
+                    let highest = self.timelines().lines(None).await?.highest();
                     let pinned = highest.into_iter().map(|(tag, number)| Numbers { tag, runs: vec![(1, number)] });
                     Collections::new(self.parts().clone()).supersede(pinned.collect()).await?;
                 }
@@ -520,19 +555,49 @@ impl Repository {
         }
     }
 
-    /// Publishes a list after all that are there.
-    async fn publish_after(&self, series: &BTreeMap<SeriesTag, String>, tag: &SeriesTag, kept: Kept) -> Result<()> {
-        let name = self.series_name(series, tag)?;
-        let listed = self.store().list(&layout::kept_prefix(tag)).await?;
-        let taken = listed.iter().filter_map(|listed| match Name::parse(&listed.name) {
-            Some(Name::Kept(_, number)) => Some(number),
-            _ => None,
-        });
-        let before = Newest { taken: taken.max().unwrap_or(0), ..Newest::default() };
-        if kept::publish(self.store(), self.keyring(), self.surroundings(), &name, &before, kept).await? {
+    /// Deletes an object that can't be read, unless it can by now.
+    async fn delete_unreadable(&self, name: Name) -> Result<bool> {
+        let read = match name {
+            Name::Kept(tag, number) => kept::read(self.store(), self.keyring(), &tag, number).await.map(drop),
+            Name::Collection(_) | Name::CollectionEnd(_) => {
+                collection::is_authentic(self.store(), self.keyring(), name).await.map(drop)
+            }
+            Name::Writer(id) => {
+                let bytes = self.store().get(&name.to_string(), object::RECORD_MAX).await;
+                bytes.and_then(|bytes| open_registration(&bytes, id, self.keyring())).map(drop)
+            }
+            Name::Key(id) => {
+                let bytes = self.store().get(&name.to_string(), SLOT_MAX).await;
+                bytes.and_then(|bytes| Slot::parse(&bytes, &id)).map(drop)
+            }
+            _ => Err(Error::corrupt(name, "")),
+        };
+        match read {
+            Ok(()) => Err(Error::conflict(name, "it can be read again, so nothing was deleted; plan anew")),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => {
+                said(error)?;
+                self.store().delete(&name.to_string()).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Publishes a list after damaged ones; first it takes the numbers that are gone by it, so that none of them is
+    /// committed meanwhile.
+    async fn publish_after(&self, series: &BTreeMap<SeriesTag, String>, list: Publication) -> Result<()> {
+        let name = self.series_name(series, &list.tag)?;
+        let changed = || Error::conflict(format!("series {name:?}"), "a list was published meanwhile; plan anew");
+        let newest = self.timelines().kept(&list.tag).await?;
+        if newest.number != list.after {
+            return Err(changed());
+        }
+        self.close_holes(&name, list.tag, &list.gone).await?;
+        let before = Newest { unreadable: None, ..newest };
+        if kept::publish(self.store(), self.keyring(), self.surroundings(), &name, &before, list.kept).await? {
             Ok(())
         } else {
-            Err(Error::conflict(format!("series {name:?}"), "a list was published meanwhile; plan anew"))
+            Err(changed())
         }
     }
 

@@ -155,6 +155,8 @@ pub struct RepairStep {
     pub action: RepairAction,
     /// What a person has to do or to know; mostly empty.
     pub advice: String,
+    /// Whether nothing is wrong with it, but it needs a newer version of this library, so that it is left alone.
+    pub unsupported: bool,
 }
 
 impl fmt::Display for RepairStep {

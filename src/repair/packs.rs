@@ -18,7 +18,7 @@ use crate::pack::{BlockKind, PACK_MAX};
 use crate::progress::{Phase, Progress};
 use crate::repair::records::Root;
 use crate::repair::view::{Needed, State, Table, View};
-use crate::repair::{RepairAction, RepairOptions, Steps, said};
+use crate::repair::{RepairAction, RepairOptions, Steps, said, said_there};
 use crate::repository::Repository;
 
 /// Segments read at a time.
@@ -86,7 +86,7 @@ impl Repository {
         for root in roots {
             self.index().name_recent(&root.packs);
         }
-        for snapshot in self.timelines().all(None).await.or_else(|error| said(error).map(|_| Vec::new()))? {
+        for snapshot in self.timelines().all(None).await.or_else(|error| said_there(error).map(|_| Vec::new()))? {
             self.reader_of(&snapshot);
         }
         Ok(())
@@ -103,7 +103,7 @@ impl Repository {
             match read {
                 Ok(counted) => Ok(Some((id, Ok(counted)))),
                 Err(error) if error.is_not_found() => Ok(None),
-                Err(error) => Ok::<_, Error>(Some((id, Err(said(error)?)))),
+                Err(error) => Ok::<_, Error>(Some((id, Err(error)))),
             }
         };
         let mut naming = Naming::new();
@@ -112,16 +112,20 @@ impl Repository {
             let Some((id, read)) = found else { continue };
             let counted = match read {
                 Ok(counted) => counted,
-                Err(problem) => match segment_of(view.other.as_ref(), id).await? {
+                Err(error) if error.is_unsupported() => {
+                    steps.leave(Name::Index(id), error);
+                    continue;
+                }
+                Err(error) => match segment_of(view.other.as_ref(), id).await? {
                     Some(counted) => {
-                        steps.add(Name::Index(id), problem, RepairAction::CopyObject);
+                        steps.add(Name::Index(id), said(error)?, RepairAction::CopyObject);
                         work.segments_copied.insert(id);
                         counted
                     }
                     None => {
                         steps.advise(
                             Name::Index(id),
-                            problem,
+                            said(error)?,
                             RepairAction::Delete,
                             "packs say themselves what it said",
                         );
@@ -156,14 +160,21 @@ impl Repository {
         let examine = |(id, length): (ObjectId, u64)| {
             let naming: Vec<usize> = naming.get(&id).into_iter().flatten().map(|(segment, _)| *segment).collect();
             let telling: Vec<_> = naming.into_iter().map(|at| Arc::clone(&segments[at])).collect();
-            async move { Ok::<_, Error>((length, self.examine(id, telling).await?)) }
+            async move { (id, length, self.examine(id, telling).await) }
         };
         let mut examined = futures::stream::iter(listed).map(examine).buffer_unordered(WHOLE);
         let mut damaged = Vec::new();
-        while let Some((length, found)) = examined.try_next().await? {
+        while let Some((id, length, found)) = examined.next().await {
             work.read += 1;
             work.bytes_read += length;
             progress.advance(1, length);
+            let found = match found {
+                Err(error) if error.is_unsupported() => {
+                    steps.leave(Name::Pack(id), error);
+                    continue;
+                }
+                found => found?,
+            };
             let Some(examined) = found else { continue };
             let (id, Some(problem)) = (examined.id, examined.problem.clone()) else {
                 view.states.insert(examined.id, State::Whole);
@@ -279,7 +290,7 @@ impl Repository {
             let pack = match footer.await {
                 Ok(pack) => pack,
                 Err(error) => {
-                    said(error)?;
+                    said_there(error)?;
                     continue;
                 }
             };
@@ -309,7 +320,7 @@ impl Repository {
     async fn plan_collection(&self, work: &PackWork, steps: &mut Steps) -> Result<()> {
         let standing = match Collections::new(self.parts().clone()).standing().await {
             // It was planned for by itself.
-            Err(error) => return said(error).map(drop),
+            Err(error) => return said_there(error).map(drop),
             Ok(standing) => standing,
         };
         let Some(open) = standing.open() else { return Ok(()) };
@@ -361,7 +372,7 @@ async fn segment_of(
     };
     match read.await {
         Ok(counted) => Ok(Some(counted)),
-        Err(error) => said(error).map(|_| None),
+        Err(error) => said_there(error).map(|_| None),
     }
 }
 
@@ -370,11 +381,13 @@ async fn whole_length(other: Option<&Repository>, id: ObjectId) -> Result<Option
     let Some(other) = other else { return Ok(None) };
     let bytes = match other.store().get(&Name::Pack(id).to_string(), PACK_MAX).await {
         Ok(bytes) => bytes,
-        Err(error) => return said(error).map(|_| None),
+        Err(error) => return said_there(error).map(|_| None),
     };
     let (length, keyring) = (bytes.len() as u64, Arc::clone(other.keyring()));
-    let examined = cpu::start(move || examine_pack(id, &bytes, &keyring, &[])).await?;
-    Ok(examined.problem.is_none().then_some(length))
+    match cpu::start(move || examine_pack(id, &bytes, &keyring, &[])).await {
+        Ok(examined) => Ok(examined.problem.is_none().then_some(length)),
+        Err(error) => said_there(error).map(|_| None),
+    }
 }
 
 /// Whether a pack has blobs that no segment tells of, and which segments say something wrong of it.

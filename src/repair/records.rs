@@ -3,23 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 
 use crate::clock::Timestamp;
-use crate::crypto::Kind;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, RecordHash, SeriesTag};
+use crate::id::{BlobId, SeriesTag};
 use crate::index::PackRef;
 use crate::kept::{self, Kept};
-use crate::layout::{self, Name, SnapshotName};
+use crate::layout::{self, CommitName, Name};
 use crate::object;
 use crate::pack::Hint;
 use crate::repair::objects::Lists;
 use crate::repair::rewrite::Rewrite;
 use crate::repair::{RepairAction, RepairOptions, Steps, said};
 use crate::repository::Repository;
-use crate::snapshot::{Body, Origin, Placed, Record, open_record};
-use crate::store::Created;
+use crate::snapshot::{Body, Origin, Placed, Record, UNREACHED, open_record};
 
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
@@ -34,7 +32,7 @@ const CONTESTS: u32 = 16;
 #[derive(Clone, Debug)]
 pub(super) struct Root {
     pub(super) series: String,
-    pub(super) name: SnapshotName,
+    pub(super) name: CommitName,
     pub(super) time: Timestamp,
     pub(super) root: BlobId,
     pub(super) packs: Vec<PackRef>,
@@ -52,20 +50,14 @@ impl Root {
     }
 }
 
-/// A number whose record can't be read and that is the highest of its series.
-#[derive(Debug)]
-pub(super) struct Grave {
-    name: SnapshotName,
-    predecessor: Option<RecordHash>,
-}
-
 /// What is to be done with series.
 #[derive(Debug, Default)]
 pub(super) struct SeriesWork {
     pub(super) names: BTreeMap<SeriesTag, String>,
     put: Vec<(Name, Bytes)>,
     delete: Vec<Name>,
-    graves: Vec<Grave>,
+    /// Numbers that a tombstone takes, ascending.
+    bury: Vec<CommitName>,
     /// Numbers that don't count any more.
     forget: BTreeMap<SeriesTag, BTreeSet<u64>>,
     /// Numbers that count only because a list is lost.
@@ -80,10 +72,14 @@ struct Line<'a> {
     /// What counts according to the copy.
     kept_there: Kept,
     options: &'a RepairOptions,
-    /// The names in the copy.
-    theirs: BTreeMap<u64, Vec<SnapshotName>>,
+    /// The numbers that the copy has.
+    theirs: BTreeSet<u64>,
     /// What is sound, by number.
-    sound: BTreeMap<u64, (SnapshotName, Placed)>,
+    sound: BTreeMap<u64, Placed>,
+    /// What can't be read, and why.
+    damaged: BTreeMap<u64, String>,
+    /// What a newer version may read.
+    unknown: BTreeSet<u64>,
     work: &'a mut SeriesWork,
     steps: &'a mut Steps,
 }
@@ -96,238 +92,251 @@ impl Repository {
         (lists, lists_there): (&Lists, &Lists),
         steps: &mut Steps,
     ) -> Result<(SeriesWork, Vec<Root>)> {
-        let mut series = by_series(self.timelines().names(None).await?);
+        let lines = self.timelines().lines(None).await?;
+        let mut series = by_series(&lines.names);
         let mut theirs = match &options.other {
-            Some(other) => by_series(other.timelines().names(None).await?),
+            Some(other) => by_series(&other.timelines().lines(None).await?.names),
             None => BTreeMap::new(),
         };
         for tag in theirs.keys() {
             series.entry(*tag).or_default();
         }
         let (mut work, mut roots, now) = (SeriesWork::default(), Vec::new(), self.surroundings().clock.now());
-        for (tag, names) in series {
+        self.plan_unreached(options, &lines.unreached, &mut work, steps).await?;
+        for (tag, numbers) in series {
             let kept_of = |lists: &Lists| lists.get(&tag).map(|newest| newest.kept.clone()).unwrap_or_default();
             let (kept, kept_there) = (kept_of(lists), kept_of(lists_there));
-            let mut there = BTreeMap::<u64, Vec<SnapshotName>>::new();
-            for name in theirs.remove(&tag).unwrap_or_default() {
-                there.entry(name.number).or_default().push(name);
-            }
-            let (sound, work, steps) = (BTreeMap::new(), &mut work, &mut *steps);
-            let mut line = Line { tag, kept, kept_there, options, theirs: there, sound, work, steps };
-            self.plan_series(&mut line, names).await?;
+            let theirs = theirs.remove(&tag).unwrap_or_default();
+            let (sound, damaged, unknown) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+            let (work, steps) = (&mut work, &mut *steps);
+            let mut line = Line { tag, kept, kept_there, options, theirs, sound, damaged, unknown, work, steps };
+            self.plan_series(&mut line, numbers).await?;
             let Line { kept, sound, .. } = line;
-            roots.extend(sound.into_values().filter_map(|(name, placed)| root(&kept, now, name, placed)));
+            let name = |number| CommitName { tag, number };
+            roots.extend(sound.into_iter().filter_map(|(number, placed)| root(&kept, now, name(number), placed)));
         }
         Ok((work, roots))
     }
 
-    async fn plan_series(&self, line: &mut Line<'_>, names: Vec<SnapshotName>) -> Result<()> {
-        let read = |name: SnapshotName| async move {
+    /// Names with made-up numbers. They are no evidence of anything: what doesn't open goes, what does only by consent.
+    async fn plan_unreached(
+        &self,
+        options: &RepairOptions,
+        names: &[CommitName],
+        work: &mut SeriesWork,
+        steps: &mut Steps,
+    ) -> Result<()> {
+        for name in names {
+            let may_go = match self.timelines().read(name).await {
+                Ok(_) => options.accept_loss,
+                Err(error) if error.is_not_found() => continue,
+                Err(error) => said(error).map(|_| true)?,
+            };
+            let advice =
+                "whoever put it there has a secret, or all that came before it is lost; to delete it, accept the loss";
+            let (action, advice) = if may_go { (RepairAction::Delete, "") } else { (RepairAction::None, advice) };
+            steps.advise(Name::Commit(*name), UNREACHED, action, advice);
+            if may_go {
+                work.delete.push(Name::Commit(*name));
+            }
+        }
+        Ok(())
+    }
+
+    async fn plan_series(&self, line: &mut Line<'_>, numbers: BTreeSet<u64>) -> Result<()> {
+        let tag = line.tag;
+        let read = |number: u64| async move {
+            let name = CommitName { tag, number };
             match self.timelines().read(&name).await {
-                Ok(placed) => Ok((name, Ok(placed))),
-                Err(error) => Ok::<_, Error>((name, Err(said(error)?))),
+                // A second look: the first may have been the store's or the wire's fault.
+                Err(error) if error.is_corrupt() => (number, self.timelines().read(&name).await),
+                read => (number, read),
             }
         };
-        let read: Vec<_> = futures::stream::iter(names).map(read).buffered(CONCURRENCY).try_collect().await?;
-        let highest = read.last().map_or(0, |(name, _)| name.number);
-        let mut damaged = Vec::new();
-        for (name, record) in read {
+        let read: Vec<_> = futures::stream::iter(numbers).map(read).buffered(CONCURRENCY).collect().await;
+        for (number, record) in read {
             match record {
-                Ok(placed) => line.take(name, placed),
-                Err(problem) => damaged.push((name, problem)),
+                Ok(placed) => line.take(number, placed),
+                Err(error) if error.is_unsupported() => {
+                    line.steps.leave(line.name(number), error);
+                    line.unknown.insert(number);
+                }
+                Err(error) => drop(line.damaged.insert(number, said(error)?)),
             }
         }
-        // The highest comes last: what replaces it says what the one before it is.
-        let (last, damaged): (Vec<_>, Vec<_>) = damaged.into_iter().partition(|(name, _)| name.number == highest);
-        for (name, problem) in damaged {
-            self.plan_record(line, name, problem, highest).await?;
+        for number in line.damaged.keys().copied().collect::<Vec<_>>() {
+            if let Some((bytes, placed)) = line.theirs_of(number).await?
+                && let Some(problem) = line.damaged.remove(&number)
+            {
+                line.restore(number, problem, bytes, placed);
+            }
         }
+        let highest = line.highest();
+        line.plan_damaged(highest);
         self.plan_gaps(line, highest).await?;
-        for (name, problem) in last {
-            self.plan_record(line, name, problem, highest).await?;
-        }
         self.continue_line(line, highest).await?;
         line.check_order();
         Ok(())
     }
 
-    /// A record that can't be read.
-    async fn plan_record(&self, line: &mut Line<'_>, name: SnapshotName, problem: String, highest: u64) -> Result<()> {
-        let (object, number) = (Name::Snapshot(name), name.number);
-        if line.sound.contains_key(&number) {
-            line.steps.advise(object, problem, RepairAction::Delete, "another record has its number, and is sound");
-            line.work.delete.push(object);
-        } else if let Some((bytes, placed)) = line.theirs_of(&name).await? {
-            line.steps.add(object, problem, RepairAction::CopyObject);
-            line.restore(name, bytes, placed);
-        } else if number == highest {
-            // Every writer reads it, so that as it is nobody can continue the series.
-            line.plan_grave(name, problem);
-        } else if line.kept.counts(number) {
-            line.give_up(object, number, problem);
-        }
-        Ok(())
-    }
-
-    /// The numbers before the highest that have no record.
+    /// The numbers before the highest that can be read which have no record.
     async fn plan_gaps(&self, line: &mut Line<'_>, highest: u64) -> Result<()> {
-        let known = line.sound.len() as u64;
-        if highest.saturating_sub(known) > GAP_MAX {
+        let known = (line.sound.len() + line.damaged.len() + line.unknown.len()) as u64;
+        if highest.saturating_sub(known) > GAP_MAX && line.kept.through + GAP_MAX < highest {
             let (object, problem) = (layout::series_prefix(&line.tag), "too many numbers before its last are missing");
-            let advice = "whoever put the last record there made its number up; move that away";
+            let advice = "restore the series from a copy of the repository";
             line.steps.advise(object, problem, RepairAction::None, advice);
             return Ok(());
         }
-        for number in 1..highest {
-            let is_here = line.sound.contains_key(&number) || line.is_dealt_with(number);
-            if line.kept.counts(number) && !is_here {
-                self.plan_gap(line, number).await?;
+        let missing: Vec<u64> =
+            (1..highest).filter(|number| line.kept.counts(*number)).filter(|number| !line.has(*number)).collect();
+        for number in missing {
+            match line.theirs_of(number).await? {
+                Some((bytes, placed)) => line.restore(number, MISSING.to_owned(), bytes, placed),
+                None => line.give_up(number, MISSING.to_owned()),
             }
         }
-        Ok(())
-    }
-
-    /// A number that counts and has no record.
-    async fn plan_gap(&self, line: &mut Line<'_>, number: u64) -> Result<()> {
-        let expected = line.sound.get(&(number - 1)).and_then(|(name, placed)| name.next(placed.record.time));
-        let expected = if number == 1 { Some(SnapshotName::first(line.tag)) } else { expected };
-        let candidates = line.theirs.get(&number).cloned().unwrap_or_default();
-        for name in candidates.into_iter().filter(|name| expected.is_none_or(|expected| expected == *name)) {
-            if let Some((bytes, placed)) = line.theirs_of(&name).await? {
-                line.steps.add(Name::Snapshot(name), "it does not exist", RepairAction::CopyObject);
-                line.restore(name, bytes, placed);
-                return Ok(());
-            }
-        }
-        let object = expected.map_or_else(
-            || format!("{}, number {number}", layout::series_prefix(&line.tag)),
-            |name| Name::Snapshot(name).to_string(),
-        );
-        line.give_up(object, number, "it does not exist".to_owned());
         Ok(())
     }
 
     /// Takes over what the copy has after the last record here, as far as it follows from that.
     async fn continue_line(&self, line: &mut Line<'_>, highest: u64) -> Result<()> {
-        if highest == 0 {
-            let all: Vec<_> = line.theirs.values().flatten().copied().collect();
-            for name in all {
-                if let Some((bytes, placed)) = line.theirs_of(&name).await? {
-                    line.steps.add(Name::Snapshot(name), "its series does not exist", RepairAction::CopyObject);
-                    line.restore(name, bytes, placed);
+        if highest == 0 && line.damaged.is_empty() {
+            for number in line.theirs.clone() {
+                if let Some((bytes, placed)) = line.theirs_of(number).await? {
+                    line.restore(number, "its series does not exist".to_owned(), bytes, placed);
                 }
             }
             return Ok(());
         }
         let mut tip = highest;
-        while let Some((name, placed)) = line.sound.get(&tip) {
-            let (next, hash) = (name.next(placed.record.time), placed.hash);
-            let Some(next) = next.filter(|next| line.theirs.get(&next.number).is_some_and(|it| it.contains(next)))
-            else {
+        while let Some(placed) = line.sound.get(&tip) {
+            let (next, hash) = (tip + 1, placed.hash);
+            let Some((bytes, placed)) = (if line.has(next) { None } else { line.theirs_of(next).await? }) else {
                 break;
             };
-            let Some((bytes, placed)) = line.theirs_of(&next).await? else { break };
             if placed.record.predecessor != Some(hash) {
                 break;
             }
-            let problem = "it does not exist, and follows from the last that does";
-            line.steps.add(Name::Snapshot(next), problem, RepairAction::CopyObject);
-            line.restore(next, bytes, placed);
-            tip = next.number;
+            line.restore(next, "it does not exist, and follows from the last that does".to_owned(), bytes, placed);
+            tip = next;
         }
         Ok(())
     }
 }
 
+/// What is wrong with a number that has no record.
+const MISSING: &str = "it does not exist";
+
 impl Line<'_> {
-    fn take(&mut self, name: SnapshotName, placed: Placed) {
+    fn name(&self, number: u64) -> Name {
+        Name::Commit(CommitName { tag: self.tag, number })
+    }
+
+    /// The highest number whose record can be read. No other name says how far the series goes.
+    fn highest(&self) -> u64 {
+        let sound = self.sound.last_key_value().map_or(0, |(number, _)| *number);
+        self.unknown.last().map_or(sound, |number| sound.max(*number))
+    }
+
+    /// Whether something is under the name of a number.
+    fn has(&self, number: u64) -> bool {
+        self.sound.contains_key(&number) || self.damaged.contains_key(&number) || self.unknown.contains(&number)
+    }
+
+    fn take(&mut self, number: u64, placed: Placed) {
         self.work.names.insert(self.tag, placed.record.series.clone());
-        if let Some((other, _)) = self.sound.get(&name.number) {
-            let (other, advice) = (Name::Snapshot(*other), "keep the one whose hash you know, and move the other away");
-            let problem = format!("{other} has the same number");
-            self.steps.advise(Name::Snapshot(name), problem, RepairAction::None, advice);
-            return;
-        }
-        self.sound.insert(name.number, (name, placed));
+        self.sound.insert(number, placed);
     }
 
-    fn restore(&mut self, name: SnapshotName, bytes: Bytes, placed: Placed) {
-        self.work.put.push((Name::Snapshot(name), bytes));
-        self.take(name, placed);
+    fn restore(&mut self, number: u64, problem: String, bytes: Bytes, placed: Placed) {
+        self.steps.add(self.name(number), problem, RepairAction::CopyObject);
+        self.work.put.push((self.name(number), bytes));
+        self.take(number, placed);
     }
 
-    fn is_dealt_with(&self, number: u64) -> bool {
-        self.work.forget.get(&self.tag).is_some_and(|numbers| numbers.contains(&number))
-            || self.steps.0.iter().any(|step| match Name::parse(&step.object) {
-                Some(Name::Snapshot(name)) => name.tag == self.tag && name.number == number,
-                _ => false,
-            })
-    }
-
-    /// The record of a name in the copy, if it is sound there.
-    async fn theirs_of(&self, name: &SnapshotName) -> Result<Option<(Bytes, Placed)>> {
-        let Some(other) = &self.options.other else { return Ok(None) };
-        let object = Name::Snapshot(*name);
-        let keyring = other.keyring();
-        let verify = |bytes: &[u8]| open_record(bytes, name, keyring).map(drop);
-        let Some(bytes) = other.sound_bytes(&object, object::RECORD_MAX, verify).await? else { return Ok(None) };
-        let placed = open_record(&bytes, name, keyring)?;
+    /// The record of a number in the copy, if it is sound there.
+    async fn theirs_of(&self, number: u64) -> Result<Option<(Bytes, Placed)>> {
+        let Some(other) = self.options.other.as_ref().filter(|_| self.theirs.contains(&number)) else {
+            return Ok(None);
+        };
+        let (name, keyring) = (CommitName { tag: self.tag, number }, other.keyring());
+        let verify = |bytes: &[u8]| open_record(bytes, &name, keyring).map(drop);
+        let Some(bytes) = other.sound_bytes(&Name::Commit(name), object::RECORD_MAX, verify).await? else {
+            return Ok(None);
+        };
+        let placed = open_record(&bytes, &name, keyring)?;
         Ok(Some((bytes, placed)))
     }
 
-    /// A snapshot whose record can't be had: with consent it doesn't count any more, or if the copy says that it didn't.
-    fn give_up(&mut self, object: impl ToString, number: u64, problem: String) {
-        let was_forgotten = !self.kept_there.counts(number);
-        if self.options.accept_loss || was_forgotten {
-            let advice = if was_forgotten { "the other repository says that it was" } else { "" };
-            self.steps.advise(object, problem, RepairAction::Forget, advice);
-            self.work.forget.entry(self.tag).or_default().insert(number);
-        } else {
-            let advice = "a copy of the repository may have it; to forget it, accept the loss";
-            self.steps.advise(object, problem, RepairAction::None, advice);
+    /// Records that can't be read and that no copy has.
+    fn plan_damaged(&mut self, highest: u64) {
+        let mut next = highest + 1;
+        for (number, problem) in self.damaged.clone() {
+            if number < highest {
+                if self.kept.counts(number) {
+                    self.give_up(number, problem);
+                }
+            } else if number == next {
+                // It may have been committed. Every writer reads it, so that as it is nobody can continue the series.
+                self.plan_grave(number, problem);
+                next += 1;
+            } else {
+                let advice = "no writer has come to its number";
+                self.steps.advise(self.name(number), problem, RepairAction::Delete, advice);
+                self.work.delete.push(self.name(number));
+            }
         }
     }
 
-    fn plan_grave(&mut self, name: SnapshotName, problem: String) {
-        if self.kept.counts(name.number) && !self.options.accept_loss {
+    /// A snapshot whose record can't be had: with consent it doesn't count any more, or if the copy says that it didn't.
+    fn give_up(&mut self, number: u64, problem: String) {
+        let was_forgotten = !self.kept_there.counts(number);
+        if self.options.accept_loss || was_forgotten {
+            let advice = if was_forgotten { "the other repository says that it was" } else { "" };
+            self.steps.advise(self.name(number), problem, RepairAction::Forget, advice);
+            self.work.forget.entry(self.tag).or_default().insert(number);
+        } else {
+            let advice = "a copy of the repository may have it; to forget it, accept the loss";
+            self.steps.advise(self.name(number), problem, RepairAction::None, advice);
+        }
+    }
+
+    fn plan_grave(&mut self, number: u64, problem: String) {
+        if self.kept.counts(number) && !self.options.accept_loss {
             let advice = "nobody can continue the series; give a copy of the repository, or accept the loss";
-            self.steps.advise(Name::Snapshot(name), problem, RepairAction::None, advice);
+            self.steps.advise(self.name(number), problem, RepairAction::None, advice);
             return;
         }
         let advice = "a writer whose commit this was and that waits for it loses the number, and takes the next";
-        self.steps.advise(Name::Snapshot(name), problem, RepairAction::Tombstone, advice);
-        let before = self.sound.get(&(name.number - 1)).map(|(_, placed)| placed.hash);
-        // Of one that is gone nobody knows the hash, and nobody checks it.
-        let predecessor = (name.number > 1).then(|| before.unwrap_or(RecordHash::new([0; RecordHash::LEN])));
-        self.work.graves.push(Grave { name, predecessor });
+        self.steps.advise(self.name(number), problem, RepairAction::Tombstone, advice);
+        self.work.bury.push(CommitName { tag: self.tag, number });
     }
 
     /// Tells of records that don't follow from those before them.
     fn check_order(&mut self) {
-        let mut wrong = Vec::new();
-        for (number, (name, placed)) in &self.sound {
-            if let Some((before_name, before)) = self.sound.get(&(number - 1))
-                && (before_name.next(before.record.time) != Some(*name)
-                    || placed.record.predecessor != Some(before.hash))
-            {
-                wrong.push(*name);
-            }
-        }
-        for name in wrong {
+        let follows = |(number, placed): &(&u64, &Placed)| {
+            let before = self.sound.get(&(**number - 1));
+            before.is_none_or(|before| placed.record.predecessor == Some(before.hash))
+        };
+        let wrong: Vec<u64> = self.sound.iter().filter(|it| !follows(it)).map(|(number, _)| *number).collect();
+        for number in wrong {
             let advice = "compare the hashes that you kept: a record was replaced by whoever has a secret";
             let problem = "it doesn't follow from the record before it";
-            self.steps.advise(Name::Snapshot(name), problem, RepairAction::None, advice);
+            self.steps.advise(self.name(number), problem, RepairAction::None, advice);
         }
     }
 }
 
-fn by_series(names: Vec<SnapshotName>) -> BTreeMap<SeriesTag, Vec<SnapshotName>> {
-    let mut series = BTreeMap::<SeriesTag, Vec<SnapshotName>>::new();
-    names.into_iter().for_each(|name| series.entry(name.tag).or_default().push(name));
+fn by_series(names: &[CommitName]) -> BTreeMap<SeriesTag, BTreeSet<u64>> {
+    let mut series = BTreeMap::<SeriesTag, BTreeSet<u64>>::new();
+    for name in names {
+        series.entry(name.tag).or_default().insert(name.number);
+    }
     series
 }
 
-fn root(kept: &Kept, now: Timestamp, name: SnapshotName, placed: Placed) -> Option<Root> {
+fn root(kept: &Kept, now: Timestamp, name: CommitName, placed: Placed) -> Option<Root> {
     let Record { series, time, body, .. } = placed.record;
     let Body::Snapshot(content) = body else { return None };
     let counts = kept.counts(name.number);
@@ -350,11 +359,11 @@ impl SeriesWork {
             self.names.entry(*tag).or_insert_with(|| name.clone());
         }
         let names = &self.names;
-        self.graves.retain(|grave| names.contains_key(&grave.name.tag));
+        self.bury.retain(|name| names.contains_key(&name.tag));
         self.forget.retain(|tag, _| names.contains_key(tag));
         for step in &mut steps.0 {
             let tag = match Name::parse(&step.object) {
-                Some(Name::Snapshot(name)) => name.tag,
+                Some(Name::Commit(name)) => name.tag,
                 Some(Name::Kept(tag, _)) => tag,
                 _ => continue,
             };
@@ -381,47 +390,34 @@ impl Repository {
             copied += 1;
         }
         for name in std::mem::take(&mut work.delete) {
-            self.store().delete(&name.to_string()).await?;
-            deleted += 1;
+            deleted += u64::from(self.delete_made_up(name).await?);
         }
-        for grave in std::mem::take(&mut work.graves) {
-            let series = self.series_name(&work.names, &grave.name.tag)?;
-            self.bury(&series, &grave).await?;
-            forgotten.push((series, grave.name.number));
+        for name in std::mem::take(&mut work.bury) {
+            let series = self.series_name(&work.names, &name.tag)?;
+            self.bury(&series, name).await?;
+            forgotten.push((series, name.number));
         }
         // Of those whose record can't be read there is nothing to undelete.
         let lost = std::mem::take(&mut work.forget).into_iter().map(|of| (of, (window.0, window.0)));
         let again = std::mem::take(&mut work.forget_again).into_iter().map(|of| (of, window));
         for ((tag, numbers), times) in lost.chain(again) {
             let series = self.series_name(&work.names, &tag)?;
+            self.close_holes(&series, tag, &numbers).await?;
             self.stop_counting(&series, &numbers, times).await?;
             forgotten.extend(numbers.into_iter().map(|number| (series.clone(), number)));
         }
         Ok((copied, deleted, forgotten))
     }
 
-    /// Replaces a record that can't be read by a tombstone under the same name, so that its series can go on.
-    ///
-    /// Between the two the name is free. A put of the record itself that comes so late brings it back, sound; it can
-    /// only be that one's, since every other writer takes the name for taken. Afterwards such a put is refused, its
-    /// writer has lost the number, and commits under the next.
-    async fn bury(&self, series: &str, grave: &Grave) -> Result<()> {
-        let name = Name::Snapshot(grave.name).to_string();
-        let time = grave.name.previous.next();
-        let record = Record {
-            series: series.to_owned(),
-            number: grave.name.number,
-            time,
-            clock: self.surroundings().clock.now(),
-            predecessor: grave.predecessor,
-            body: Body::Tombstone,
-        };
-        let sealed = object::seal_record(&record, Kind::Snapshot, &name, self.keyring(), self.surroundings())?;
-        self.store().delete(&name).await?;
-        match self.store().create(&name, sealed.into()).await? {
-            Created::Ours => Ok(()),
-            Created::Theirs => self.timelines().read(&grave.name).await.map(drop),
+    /// Deletes an object under a commit's name, unless it can be read by now and its series has come to its number.
+    async fn delete_made_up(&self, name: Name) -> Result<bool> {
+        let Name::Commit(commit) = name else { return Ok(false) };
+        let lines = self.timelines().lines(Some(&commit.tag)).await?;
+        if lines.is_there(commit.tag, commit.number) && self.timelines().read_if_usable(&commit).await?.is_some() {
+            return Err(Error::conflict(name, "it can be read again, so nothing was deleted; plan anew"));
         }
+        self.store().delete(&name.to_string()).await?;
+        Ok(true)
     }
 
     /// Publishes that snapshots don't count any more.
@@ -435,9 +431,9 @@ impl Repository {
         let numbers: Vec<u64> = numbers.iter().copied().collect();
         let through = numbers.last().copied().unwrap_or(0);
         for _ in 0..CONTESTS {
-            let (newest, names) = futures::try_join!(self.timelines().kept(&tag), self.timelines().names(Some(&tag)))?;
-            let is_there = |number| names.binary_search_by_key(&number, |name| name.number).is_ok();
-            let next = newest.kept.forget(&numbers, through, times, is_there);
+            let lines = self.timelines().lines(Some(&tag)).await?;
+            let newest = lines.newest(&tag);
+            let next = newest.kept.forget(&numbers, through, times, |number| lines.is_there(tag, number));
             if next == newest.kept
                 || kept::publish(self.store(), self.keyring(), self.surroundings(), series, &newest, next).await?
             {

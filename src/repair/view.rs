@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
 use crate::index::{Location, PackRow, Segment};
 use crate::layout::Name;
+use crate::object::in_part;
 use crate::pack::{BLOCKS_START, BlockKind, Hint, parse_header};
 use crate::repair::records::Root;
 use crate::repository::Repository;
@@ -176,7 +177,7 @@ impl View {
         let read = async {
             place.validate(&name)?;
             let head = self.own.store().get_range(&name, 0..BLOCKS_START as u64).await?;
-            let (header, _) = parse_header(&head, &name)?;
+            let (header, _) = parse_header(&head, &name).map_err(in_part)?;
             let row = PackRow { id: pack, generation: header.generation, salt: header.salt };
             let location = Location { pack: row, place, at, length };
             Ok((location, self.own_reader.read_at(BlockKind::Nodes, id, &location).await?))

@@ -13,7 +13,7 @@ use std::iter::Peekable;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::files::{LinkGroup, Metadata};
+use crate::files::{LinkGroup, Metadata, Range, Scratch, Stat};
 use crate::id::BlobId;
 use crate::restore::compare::{Part, Special, Work};
 use crate::restore::entries::{Content, Item, Listed};
@@ -50,6 +50,8 @@ pub(super) struct Counts {
     pub(super) folders: u64,
     pub(super) others: u64,
     pub(super) bytes: u64,
+    /// Of `others`, those that were left out by choice.
+    pub(super) left_out: u64,
 }
 
 /// Another name of a file.
@@ -92,7 +94,8 @@ struct OpenFolder {
 
 /// The first name of a file that has several.
 struct Leader {
-    key: Key,
+    /// Its path in the destination, kept aside.
+    path: Range,
     content: BlobId,
 }
 
@@ -122,6 +125,8 @@ pub(super) struct Arranger {
     /// Below this nothing can be restored, and why.
     barred: Option<(Key, &'static str)>,
     leaders: HashMap<LinkGroup, Leader>,
+    /// Their paths: there may be millions, of 4 KiB each.
+    paths: Scratch,
     /// Files with several names that stand in the destination and are already one of the snapshot's.
     claimed: HashSet<(u64, u64)>,
     /// The large file that came last, and whether its first pieces have come.
@@ -135,6 +140,9 @@ impl Arranger {
     pub(super) fn new(session: &Arc<Session>, selection: Selection) -> Result<Self> {
         let delete = session.delete && !matches!(selection, Selection::Alone);
         let new = !session.has_destination();
+        // A dry run writes nothing where it looks.
+        let aside = session.destination().ok().filter(|_| !session.dry_run).map(|to| to.root().to_owned());
+        let paths = Scratch::new(aside.unwrap_or_else(std::env::temp_dir));
         let names = if delete && !new { Some(session.destination()?.list(None)?.into_iter().peekable()) } else { None };
         Ok(Self {
             session: Arc::clone(session),
@@ -142,6 +150,7 @@ impl Arranger {
             open: vec![OpenFolder { key: None, name: None, metadata: None, new, names }],
             barred: None,
             leaders: HashMap::new(),
+            paths,
             claimed: HashSet::new(),
             large: None,
             delete,
@@ -189,6 +198,10 @@ impl Arranger {
             self.session.failed(&name, &Error::invalid(format!("the entry {bar}"), *reason));
             return;
         }
+        if let Err(error) = kind.require_known(&name) {
+            self.skip(name, &error, out);
+            return;
+        }
         let metadata = metadata.unwrap_or_else(|error| {
             self.session.failed(&name, &error);
             Metadata::default()
@@ -200,10 +213,15 @@ impl Arranger {
                 self.other(other, content, out)
             }
             Ok(None) => {
+                let taken = if self.session.dry_run {
+                    Ok(())
+                } else {
+                    self.session.destination().and_then(|to| to.take_over_root(&metadata))
+                };
                 if let Some(root) = self.open.first_mut() {
                     (root.name, root.metadata) = (Some(name.clone()), Some(metadata));
                 }
-                Ok(())
+                taken
             }
             Err(error) => Err(error),
         };
@@ -215,6 +233,17 @@ impl Arranger {
         } else if placed.is_err() {
             self.barred = Some((name, "the folder could not be created"));
         }
+    }
+
+    /// Passes over an entry that isn't understood. What stands in its place in the destination stays.
+    fn skip(&mut self, name: Key, error: &Error, out: &mut Arranged) {
+        self.session.failed(&name, error);
+        if let Ok(Some(key)) = self.selection.place(&name)
+            && let Err(error) = self.approach(&key, out).map(|()| self.pass(&key))
+        {
+            self.session.failed(&name, &error);
+        }
+        self.barred = Some((name, "it isn't restored, so nothing can be below it"));
     }
 
     fn count(&mut self, kind: EntryKind, size: u64) {
@@ -246,9 +275,9 @@ impl Arranger {
 
     fn enter(&mut self, key: &Key, name: Option<&Key>, metadata: Option<Metadata>) -> Result<()> {
         self.pass(key);
-        let there = self.is_there(key, EntryKind::Folder, None)?;
+        let there = self.is_there(key, EntryKind::Folder, None, None)?;
         if !self.session.dry_run {
-            self.session.destination()?.create_folder(key)?;
+            self.session.destination()?.create_folder(key, metadata.as_ref())?;
         }
         let names = if self.delete && there {
             Some(self.session.destination()?.list(Some(key))?.into_iter().peekable())
@@ -298,14 +327,23 @@ impl Arranger {
     }
 
     /// Whether a thing of this kind stands at `key`, after taking away anything else.
-    fn is_there(&mut self, key: &Key, kind: EntryKind, group: Option<LinkGroup>) -> Result<bool> {
+    fn is_there(
+        &mut self,
+        key: &Key,
+        kind: EntryKind,
+        group: Option<LinkGroup>,
+        metadata: Option<&Metadata>,
+    ) -> Result<bool> {
         if self.open.last().is_some_and(|folder| folder.new) {
             return Ok(false);
         }
         let Some(stat) = self.session.destination()?.inspect(key)? else { return Ok(false) };
         let several = stat.names > 1 && kind != EntryKind::Folder;
         // What has other names besides may only stay if the snapshot, too, says that it has several.
-        let is_strange = several && (group.is_none() || !self.claimed.insert((stat.device, stat.inode)));
+        let is_strange = several && (group.is_none() || !self.claimed.insert((stat.device, stat.inode)))
+            || kind == EntryKind::File
+                && stat.kind == kind
+                && metadata.is_some_and(|metadata| self.is_exposed(key, &stat, metadata));
         if stat.kind == kind && !is_strange {
             return Ok(true);
         }
@@ -320,10 +358,20 @@ impl Arranger {
         Ok(false)
     }
 
+    /// Whether a file is to be made anew, since somebody else may hold the one that stands there open.
+    fn is_exposed(&self, key: &Key, stat: &Stat, metadata: &Metadata) -> bool {
+        // What can't be looked at shows when it is opened.
+        self.session.destination().and_then(|to| to.is_exposed(key, stat, metadata)).unwrap_or_default()
+    }
+
     fn other(&mut self, other: Other, content: Content, out: &mut Arranged) -> Result<()> {
         self.approach(&other.key, out)?;
         self.pass(&other.key);
-        let leads = match self.role(&other, &content) {
+        if !self.session.special_files && !matches!(other.kind, EntryKind::File | EntryKind::Symlink) {
+            self.counts.left_out += 1;
+            return Ok(());
+        }
+        let leads = match self.role(&other, &content)? {
             Role::Link(link) => {
                 out.links.push(link);
                 return Ok(());
@@ -331,7 +379,7 @@ impl Arranger {
             Role::First(group) => Some(group),
             Role::Only => None,
         };
-        let placed = self.is_there(&other.key, other.kind, leads);
+        let placed = self.is_there(&other.key, other.kind, leads, Some(&other.metadata));
         let work = placed.and_then(|there| self.work(other, content, leads, there));
         if let (Err(_), Some(group)) = (&work, leads) {
             self.session.lose(group);
@@ -341,23 +389,25 @@ impl Arranger {
     }
 
     /// Whether this is a further name of something that was there before.
-    fn role(&mut self, other: &Other, content: &Content) -> Role {
-        let Some(group) = other.metadata.posix.as_ref().and_then(|posix| posix.links) else { return Role::Only };
+    fn role(&mut self, other: &Other, content: &Content) -> Result<Role> {
+        let Some(group) = other.metadata.posix.as_ref().and_then(|posix| posix.links) else { return Ok(Role::Only) };
+        let fail = |error| Error::file("keep aside the names of", other.key.to_string(), error);
         let content = self.identity(other.kind, content);
-        match self.leaders.get(&group) {
+        Ok(match self.leaders.get(&group) {
             Some(leader) if leader.content == content => Role::Link(Link {
                 key: other.key.clone(),
                 name: other.name.clone(),
-                to: leader.key.clone(),
+                to: Key::from_path(self.paths.get(leader.path).map_err(fail)?)?,
                 group,
                 is_file: other.kind == EntryKind::File,
             }),
             Some(_) => Role::Only,
             None => {
-                self.leaders.insert(group, Leader { key: other.key.clone(), content });
+                let path = self.paths.add(&other.key.as_path_bytes()).map_err(fail)?;
+                self.leaders.insert(group, Leader { path, content });
                 Role::First(group)
             }
-        }
+        })
     }
 
     fn work(&mut self, other: Other, content: Content, leads: Option<LinkGroup>, there: bool) -> Result<Option<Work>> {

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::files::{LinkGroup, Metadata, RestoredFile};
 use crate::id::BlobId;
 use crate::pack::PLAIN_MAX;
-use crate::restore::file::FileJob;
+use crate::restore::file::{FileJob, taken};
 use crate::restore::session::Session;
 use crate::tree::{EntryKind, Key, Piece};
 
@@ -148,11 +148,16 @@ fn differences(session: &Session, part: &Part) -> Result<Differences> {
     let (job, destination) = (&part.file, session.destination()?);
     // A file that goes on in the next window must not be replaced once part of it was found right.
     let ahead = !part.is_whole() && !session.dry_run;
-    let file = if ahead { destination.update_file(&job.key)? } else { destination.open_file(&job.key)? };
+    let file =
+        if ahead { destination.update_file(&job.key, &job.metadata)? } else { destination.open_file(&job.key)? };
+    if file.is_new() && !part.first {
+        return Err(taken(&file)); // what was found right or written before is gone
+    }
     if file.is_new() {
         job.replaced(&file)?;
         return Ok(Differences::Wanted(all_chunks(part)));
     }
+    job.opened(&file)?;
     let length = file.stat()?.size;
     let (mut wanted, mut zeroed, mut buffer) = (Vec::new(), Vec::new(), Vec::new());
     for (offset, piece) in &part.pieces {
@@ -178,7 +183,7 @@ fn differences(session: &Session, part: &Part) -> Result<Differences> {
         job.touch();
         return Ok(Differences::Wanted(wanted));
     }
-    let file = if ahead { file } else { destination.update_file(&job.key)? };
+    let file = if ahead { file } else { destination.update_file(&job.key, &job.metadata)? };
     if file.is_new() {
         job.replaced(&file)?;
         return Ok(Differences::Wanted(all_chunks(part)));
@@ -258,6 +263,7 @@ fn try_inline(session: &Session, job: &FileJob, bytes: &Bytes) -> Result<()> {
     if !job.is_new() {
         let destination = session.destination()?;
         let file = destination.open_file(&job.key)?;
+        job.opened(&file)?;
         // One byte more shows whether the file is longer.
         let mut buffer = vec![0; bytes.len() + 1];
         let read = file.read_at(0, &mut buffer)?;
@@ -268,7 +274,7 @@ fn try_inline(session: &Session, job: &FileJob, bytes: &Bytes) -> Result<()> {
         }
         job.touch();
         if !session.dry_run {
-            let file = destination.update_file(&job.key)?;
+            let file = destination.update_file(&job.key, &job.metadata)?;
             if file.is_new() { job.replaced(&file)? } else { file.set_len(length)? }
         }
     }

@@ -102,7 +102,7 @@ impl EntryReader {
             }
             match self.entries.next().await {
                 None => break,
-                Some(Err(error @ (Error::Corrupt { .. } | Error::NotFound { .. }))) => {
+                Some(Err(error @ (Error::Corrupt { .. } | Error::NotFound { .. } | Error::Unsupported { .. }))) => {
                     items.push(Item::Damaged(self.last.clone(), error));
                 }
                 Some(Err(error)) => return Err(error),

@@ -51,6 +51,26 @@ struct State {
     pending: u64,
     /// Whether all of its parts are known.
     planned: bool,
+    /// Which file it is, by the numbers of the file system and the file, once it was opened.
+    identity: Option<(u64, u64)>,
+}
+
+impl State {
+    /// Makes sure that a file that was opened once more is the same: who may write to its folder could have put
+    /// another in its place.
+    fn recognise(&mut self, file: &RestoredFile) -> Result<()> {
+        let found = identity(file)?;
+        if file.is_new() || *self.identity.get_or_insert(found) != found { Err(taken(file)) } else { Ok(()) }
+    }
+}
+
+fn identity(file: &RestoredFile) -> Result<(u64, u64)> {
+    let stat = file.stat()?;
+    Ok((stat.device, stat.inode))
+}
+
+pub(super) fn taken(file: &RestoredFile) -> Error {
+    Error::file("write", file.path(), std::io::Error::other("something else has taken its place"))
 }
 
 impl FileJob {
@@ -82,10 +102,16 @@ impl FileJob {
         self.state().failed
     }
 
+    /// It was opened to be compared; whoever opens it from now on has to find the same file.
+    pub(super) fn opened(&self, file: &RestoredFile) -> Result<()> {
+        self.state().recognise(file)
+    }
+
     /// What stood there was replaced by an empty file, so all of it has to be written.
     pub(super) fn replaced(&self, file: &RestoredFile) -> Result<()> {
         let mut state = self.state();
         (state.new, state.created) = (true, true);
+        state.identity = Some(identity(file)?);
         if self.hollow { file.set_len(self.size) } else { Ok(()) }
     }
 
@@ -176,15 +202,13 @@ impl FileJob {
         let mut state = self.state();
         state.touched = true;
         if !state.new || state.created {
-            let file = destination.update_file(&self.key)?;
-            if file.is_new() {
-                let error = std::io::Error::other("something else has taken its place");
-                return Err(Error::file("write", file.path(), error));
-            }
+            let file = destination.reopen_file(&self.key)?;
+            state.recognise(&file)?;
             return Ok(file);
         }
         let file = destination.create_file(&self.key)?;
         state.created = true;
+        state.identity = Some(identity(&file)?);
         if self.hollow {
             file.set_len(self.size)?;
         }
@@ -206,7 +230,10 @@ impl FileJob {
         let state = self.state();
         if state.failed && state.created {
             // If this fails too, the file is still private and without its time: nothing that looks right.
-            drop(session.destination().and_then(|destination| destination.remove(&self.key)));
+            drop(session.destination().and_then(|destination| match destination.inspect(&self.key)? {
+                Some(stat) if state.identity == Some((stat.device, stat.inode)) => destination.remove(&self.key),
+                _ => Ok(0), // what has taken its place isn't ours
+            }));
         }
     }
 
@@ -235,9 +262,13 @@ impl FileJob {
             }
             None => {
                 opened = session.destination()?.open_file(&self.key)?;
+                self.state().recognise(&opened)?;
                 &opened
             }
         };
+        if !self.state().created && file.is_exposed(&self.metadata)? {
+            return Err(taken(file));
+        }
         if !touched && !missing && file.matches(&self.metadata)? {
             session.unchanged.add(1);
             return Ok(());

@@ -8,7 +8,8 @@
 //! A window is a bounded number of entries and pieces in the order of paths,
 //! which is also that of the blocks in packs. While one window is fetched the
 //! next is made ready, so memory has a bound whatever the snapshot's size (but
-//! for 100 bytes a file with several names). Nothing is recorded on the side:
+//! for 100 bytes a file with several names, whose path is kept in a file that
+//! has no name). Nothing is recorded on the side:
 //! what stands in the destination is compared, so a restore that was stopped is
 //! continued by doing it again.
 //!
@@ -36,7 +37,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 
 use crate::cpu;
 use crate::error::{Error, Result};
-use crate::files::Destination;
+use crate::files::{Destination, Scope};
 use crate::index::Want;
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
@@ -64,13 +65,39 @@ const BATCH_BYTES: u64 = 16 << 20;
 const BATCHES: usize = 8;
 
 /// How a snapshot is restored.
-#[derive(Clone, Debug, Default)]
+///
+/// By default everything that a snapshot holds comes back as it was, as far as this process may. Root may all: where
+/// it restores what others had backed up, leave out what could give them rights here, and mount the destination with
+/// `nosuid,nodev`.
+#[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RestoreOptions {
     /// Remove what the snapshot lacks from the folders that are restored.
     pub delete: bool,
     /// Compare and report, and change nothing.
     pub dry_run: bool,
+    /// Give files and folders their owners and groups; otherwise what is restored belongs to whoever restores.
+    pub owners: bool,
+    /// Restore fifos, sockets and device nodes.
+    pub special_files: bool,
+    /// Restore set-user-id, set-group-id and capabilities of files.
+    pub set_id: bool,
+    /// Restore extended attributes. Access control lists always are restored, as the mode means something else
+    /// without them.
+    pub extended_attributes: bool,
+}
+
+impl Default for RestoreOptions {
+    fn default() -> Self {
+        Self {
+            delete: false,
+            dry_run: false,
+            owners: true,
+            special_files: true,
+            set_id: true,
+            extended_attributes: true,
+        }
+    }
 }
 
 impl RestoreOptions {
@@ -87,6 +114,38 @@ impl RestoreOptions {
         self.dry_run = dry_run;
         self
     }
+
+    /// Gives files and folders their owners and groups, or leaves them to whoever restores.
+    #[must_use]
+    pub fn with_owners(mut self, owners: bool) -> Self {
+        self.owners = owners;
+        self
+    }
+
+    /// Restores fifos, sockets and device nodes, or leaves them out.
+    #[must_use]
+    pub fn with_special_files(mut self, special_files: bool) -> Self {
+        self.special_files = special_files;
+        self
+    }
+
+    /// Restores set-user-id, set-group-id and capabilities of files, or leaves them out.
+    #[must_use]
+    pub fn with_set_id(mut self, set_id: bool) -> Self {
+        self.set_id = set_id;
+        self
+    }
+
+    /// Restores extended attributes, or leaves out all but access control lists.
+    #[must_use]
+    pub fn with_extended_attributes(mut self, extended_attributes: bool) -> Self {
+        self.extended_attributes = extended_attributes;
+        self
+    }
+
+    fn scope(&self) -> Scope {
+        Scope { owners: self.owners, set_id: self.set_id, attributes: self.extended_attributes }
+    }
 }
 
 /// What a restore did, or, in a dry run, would have done.
@@ -99,6 +158,8 @@ pub struct RestoreReport {
     pub folders: u64,
     /// Symlinks, fifos, sockets and device nodes in it.
     pub others: u64,
+    /// Of these, fifos, sockets and device nodes that were left out by choice.
+    pub left_out: u64,
     /// Bytes of its files.
     pub bytes: u64,
     /// Bytes that were written to files because they weren't there.
@@ -126,7 +187,10 @@ impl Repository {
     /// The children of a folder at `path` go into `to`, which also gets the folder's metadata; anything else at `path`
     /// goes into `to` under its own name. What is there already is read and compared, and only what differs is
     /// written, so a restore that was stopped is continued by doing it again. What is there and the snapshot lacks
-    /// stays, unless [`RestoreOptions::delete`] is set; what is of another kind than in the snapshot is removed.
+    /// stays, unless [`RestoreOptions::delete`] is set; what is of another kind than in the snapshot is removed. A file
+    /// is made anew if somebody may hold it open who must not write to it, or, where its content changes, not read it.
+    /// Root takes a folder that others can write to over before anything goes into it, and gives it its owner when all
+    /// is in it. Let nobody else write to `to` itself.
     ///
     /// A file that can't be restored is reported, and the others are. Dropping the future stops the restore: files
     /// that were begun are incomplete, and readable by their owner alone.
@@ -150,8 +214,9 @@ impl Repository {
             self.index().refresh(Want::Bulk).await?;
             self.select(snapshot, path).await?
         };
-        let (folder, dry_run) = (to.to_owned(), options.dry_run);
+        let (folder, dry_run, scope) = (to.to_owned(), options.dry_run, options.scope());
         let destination = cpu::block(move || open(&folder, dry_run)).await?;
+        let destination = destination.map(|destination| destination.with_scope(scope));
         progress.phase(if options.dry_run { Phase::Comparing } else { Phase::Restoring });
         if path.is_none() {
             progress.expect(snapshot.stats.files, snapshot.stats.bytes);
@@ -278,12 +343,13 @@ impl Restore<'_> {
     }
 
     fn report(self, counts: Counts) -> RestoreReport {
-        let Counts { files, folders, others, bytes } = counts;
+        let Counts { files, folders, others, bytes, left_out } = counts;
         let (failures, failure_count) = self.session.take_failures();
         RestoreReport {
             files,
             folders,
             others,
+            left_out,
             bytes,
             bytes_written: self.session.written.get(),
             unchanged: self.session.unchanged.get(),

@@ -9,11 +9,12 @@ use bytes::Bytes;
 use super::arrange::{Arranger, Selection};
 use super::compare::compare;
 use super::entries::{Content, Item, Listed};
+use super::file::{Chunk, FileJob};
 use super::session::Session;
 use super::{RestoreOptions, links};
 use crate::clock::Surroundings;
 use crate::crypto::Keyring;
-use crate::files::{Destination, Metadata};
+use crate::files::{Destination, LinkGroup, Metadata, Posix};
 use crate::progress::NoProgress;
 use crate::tree::{EntryKind, Key, Piece};
 
@@ -92,4 +93,48 @@ fn sizes_that_can_not_be_fail_alone() {
     let names: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["small"]);
     assert_eq!(fs::metadata(dir.path().join("small")).unwrap().len(), 5000);
+}
+
+#[test]
+fn the_names_of_very_many_linked_files_are_found_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = Arc::new(Keyring::generate(&Surroundings::default()));
+    let destination = Destination::create(dir.path()).unwrap();
+    let session = Arc::new(Session::new(Some(destination), &keyring, &RestoreOptions::default(), Arc::new(NoProgress)));
+    let mut arranger = Arranger::new(&session, Selection::All).unwrap();
+    let above = vec!["x".repeat(250); 12].join("/");
+    let linked = |name: &str, number: u64| {
+        let posix = Posix { links: Some(LinkGroup { device: 1, inode: number }), ..Posix::default() };
+        let mut item = entry(&format!("{above}/{name}{number:04}"), EntryKind::File, "same");
+        let Item::Entry(listed) = &mut item else { unreachable!() };
+        listed.metadata = Ok(Metadata { posix: Some(posix), ..Metadata::default() });
+        item
+    };
+    // Their paths together are longer than what is kept in memory.
+    let items = ["a", "b"].iter().flat_map(|name| (0..800).map(|number| linked(name, number)));
+    let arranged = arranger.arrange(items.collect()).unwrap();
+    assert_eq!((arranged.works.len(), arranged.links.len()), (800, 800));
+    for (number, link) in arranged.links.iter().enumerate() {
+        assert_eq!(link.to, Key::from_path(format!("{above}/a{number:04}")).unwrap());
+    }
+    assert_eq!(session.take_failures().1, 0);
+}
+
+#[test]
+fn what_took_the_place_of_a_file_under_way_is_neither_written_nor_removed() {
+    let dir = tempfile::tempdir().unwrap();
+    let keyring = Arc::new(Keyring::generate(&Surroundings::default()));
+    let destination = Destination::create(dir.path()).unwrap();
+    let session = Session::new(Some(destination), &keyring, &RestoreOptions::default(), Arc::new(NoProgress));
+    let key = Key::from_path("secret").unwrap();
+    let job = Arc::new(FileJob::new(key.clone(), key, 12, Metadata::default(), false, true, None));
+    (0..2).for_each(|_| job.expect_part());
+    let part = |offset, text: &'static [u8]| [Chunk { offset, repeat: 1, bytes: Ok(Bytes::from_static(text)) }];
+    job.write_part(&session, &part(0, b"first!"));
+    fs::rename(dir.path().join("secret"), dir.path().join("moved")).unwrap();
+    fs::write(dir.path().join("secret"), "planted").unwrap();
+    job.write_part(&session, &part(6, b"second"));
+    job.all_planned(&session);
+    assert_eq!(session.take_failures().1, 1);
+    assert_eq!(fs::read(dir.path().join("secret")).unwrap(), b"planted");
 }

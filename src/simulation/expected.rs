@@ -274,8 +274,11 @@ impl History {
         let (snapshot, found) = &*seen;
         if let Some(Some(previous)) = at.checked_sub(1).map(|before| &self.seen[series][before]) {
             assert_eq!(snapshot.predecessor, Some(previous.0.hash), "{snapshot}");
-            assert!(previous.0.time < snapshot.time, "{snapshot} is too early");
         }
+        // What may have been forgotten when it was made says nothing of its time.
+        let lasting = (1..snapshot.number).rev().filter(|number| !self.may_vanish(series, *number));
+        let before = lasting.filter_map(|number| self.seen[series][number as usize - 1].as_ref()).next();
+        assert!(before.is_none_or(|before| before.0.time < snapshot.time), "{snapshot} is too early");
         assert_eq!(snapshot.entries, found.len() as u64, "{snapshot}");
         if let Some(origin) = snapshot.origin {
             let made = self.undeleted.iter().position(|wish| wish.made.as_ref() == Some(snapshot));

@@ -25,7 +25,7 @@ impl World {
     pub(super) async fn watch(&self) {
         loop {
             let name = self.network.next_landed().await;
-            let Some(Name::Snapshot(name)) = Name::parse(&name) else { panic!("{name} is no record's name") };
+            let Some(Name::Commit(name)) = Name::parse(&name) else { panic!("{name} is no record's name") };
             let number = name.number;
             let series = self.history().series.clone();
             let at = series.iter().position(|series| self.clean.keyring().series_tag(series) == name.tag).unwrap();

@@ -223,7 +223,7 @@ impl Link {
                     let outcome = act.await;
                     let how = outcome.as_ref().map_or_else(describe, |_| "done");
                     link.0.network.note(format_args!("{what}: {how}{}", if unheard { ", unheard" } else { "" }));
-                    if kind == Kind::Put && outcome.is_ok() && name.starts_with("snapshots/") {
+                    if kind == Kind::Put && outcome.is_ok() && name.starts_with("commits/") {
                         link.0.network.state().landed.push(name);
                         link.0.network.landed.notify_one();
                     }

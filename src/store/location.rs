@@ -1,5 +1,6 @@
 //! Where a repository is: a URL, a path, or a store that the caller brings.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -20,7 +21,10 @@ use crate::store::Store;
 /// let on_disk = Location::from("/srv/backup");
 /// let in_cloud = Location::from("s3://bucket/backup");
 /// ```
-#[derive(Clone, Debug)]
+///
+/// Shown, also by `Debug`, without user names, passwords and queries, in which credentials may stand. They belong into
+/// the environment: a cloud store doesn't look for them in its URL.
+#[derive(Clone)]
 #[non_exhaustive]
 pub enum Location {
     /// `file:///…`, a plain path, `memory:`, `s3://…`, `gs://…` or `az://…`.
@@ -31,6 +35,61 @@ pub enum Location {
     Url(String),
     /// Any store; a repository takes up all of it.
     Store(Arc<dyn ObjectStore>),
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Location::Store(store) => store.fmt(f),
+            Location::Url(text) => match parse(text) {
+                Parsed::Url(url) => url.as_str().fmt(f),
+                Parsed::Folder(folder) => folder.display().fmt(f),
+                Parsed::Unreadable { scheme, .. } => write!(f, "{scheme}://…"),
+            },
+        }
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = if matches!(self, Location::Url(_)) { "Url" } else { "Store" };
+        f.debug_tuple(name).field(&self.to_string()).finish()
+    }
+}
+
+/// What a text names.
+enum Parsed<'a> {
+    /// Without whatever of it could be secret.
+    Url(Url),
+    Folder(&'a Path),
+    /// It looks like a URL and isn't one, so nothing is known of where in it a secret may stand.
+    Unreadable {
+        scheme: &'a str,
+        reason: url::ParseError,
+    },
+}
+
+fn parse(text: &str) -> Parsed<'_> {
+    match Url::parse(text) {
+        // A one-letter scheme is a drive of Windows.
+        Ok(url) if url.scheme().len() > 1 => Parsed::Url(without_secrets(url)),
+        Err(reason) if text.contains("://") => {
+            Parsed::Unreadable { scheme: text.split("://").next().unwrap_or_default(), reason }
+        }
+        _ => Parsed::Folder(Path::new(text)),
+    }
+}
+
+/// Of Azure's own URLs the user is the container.
+fn without_secrets(mut url: Url) -> Url {
+    // They fail only where there is nothing to take out.
+    if !matches!(url.scheme(), "abfs" | "abfss") {
+        url.set_username("").unwrap_or_default();
+    }
+    url.set_password(None).unwrap_or_default();
+    url.set_query(None);
+    url.set_fragment(None);
+    url
 }
 
 impl From<&str> for Location {
@@ -81,16 +140,23 @@ impl Store {
     pub(crate) fn connect(location: &Location, intent: Intent) -> Result<Self> {
         match location {
             Location::Store(inner) => Ok(Self::new(Arc::clone(inner), inner.to_string(), false)),
-            Location::Url(text) => match Url::parse(text) {
-                // A one-letter scheme is a drive of Windows.
-                Ok(url) if url.scheme().len() > 1 => Self::connect_url(&url, intent),
-                _ => Self::connect_folder(Path::new(text), intent),
+            Location::Url(text) => match parse(text) {
+                Parsed::Url(url) => Self::connect_url(&url, intent),
+                Parsed::Folder(folder) => Self::connect_folder(folder, intent),
+                Parsed::Unreadable { reason, .. } => Err(Error::invalid(format!("repository {location}"), reason)),
             },
         }
     }
 
     fn new(inner: Arc<dyn ObjectStore>, description: String, shared_file_system: bool) -> Self {
-        Self { inner, description: description.into(), shared_file_system, refusal: None, folder: None }
+        Self {
+            inner,
+            description: description.into(),
+            shared_file_system,
+            refusal: None,
+            folder: None,
+            aside: Arc::default(),
+        }
     }
 
     fn connect_url(url: &Url, intent: Intent) -> Result<Self> {
@@ -208,5 +274,49 @@ mod cloud {
     #[cfg(not(feature = "azure"))]
     pub(super) fn azure(url: &Url) -> Result<Arc<dyn ObjectStore>> {
         missing(url, "azure")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_may_be_secret_is_shown_of_a_location() {
+        for (text, shown) in [
+            ("s3://KEY:SECRET@bucket/path", "s3://bucket/path"),
+            ("az://container/path?sig=SECRET&sv=1#SECRET", "az://container/path"),
+            ("https://KEY:SECRET@host/x?token=SECRET", "https://host/x"),
+            (
+                "abfss://container:SECRET@account.dfs.core.windows.net/x",
+                "abfss://container@account.dfs.core.windows.net/x",
+            ),
+            ("ftp://KEY:SECRET@host/x", "ftp://host/x"),
+            ("memory:?SECRET", "memory:"),
+            ("s3://KEY:SEC/RET@bucket", "s3://\u{2026}"),
+            ("/srv/back:up@home?", "/srv/back:up@home?"),
+        ] {
+            let location = Location::from(text);
+            assert_eq!(location.to_string(), shown);
+            let mut told = format!("{location:?}");
+            for intent in [Intent::Open, Intent::Create] {
+                if text.starts_with('/') {
+                    continue;
+                }
+                match Store::connect(&location, intent) {
+                    Ok(store) => told += &format!("{store:?} {}", store.description()),
+                    Err(error) => {
+                        let mut error: Option<&dyn std::error::Error> = Some(&error);
+                        while let Some(one) = error {
+                            told += &format!("{one} {one:?}");
+                            error = one.source();
+                        }
+                    }
+                }
+            }
+            for secret in ["KEY", "SECRET", "SEC/", "RET@"] {
+                assert!(!told.contains(secret), "{text}: {told}");
+            }
+        }
     }
 }

@@ -5,9 +5,13 @@
 //! only as text and bodies only as bytes.
 //!
 //! Invariant: nothing is ever overwritten. [`Store::create`] creates a name or
-//! reports that it exists; there is no other way to write.
+//! reports that it exists; there is no other way to write, but for a probe of
+//! rights, which tries it on an object of its own.
 
+mod aside;
+mod local;
 mod location;
+mod rights;
 mod temporary;
 
 use std::ops::Range;
@@ -19,8 +23,10 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 
+pub use aside::PutAside;
 pub(crate) use location::Intent;
 pub use location::Location;
+pub use rights::{Mismatch, Right, StoreAccess, StoreOperation, StoreRights};
 
 use crate::error::{Error, Result};
 
@@ -56,6 +62,7 @@ pub(crate) struct Store {
     refusal: Option<Arc<Refusal>>,
     /// The folder, where it is a local one.
     folder: Option<Arc<std::path::Path>>,
+    aside: Arc<aside::Aside>,
 }
 
 /// Why nothing may be changed.
@@ -82,6 +89,16 @@ impl Store {
     /// How messages name this store.
     pub(crate) fn description(&self) -> &str {
         &self.description
+    }
+
+    /// Goes around an object that can't be used, and remembers that.
+    pub(crate) fn put_aside(&self, object: impl ToString, error: Error) {
+        self.aside.add(&object.to_string(), aside::reason(error));
+    }
+
+    /// Everything that was put aside through this handle and its clones.
+    pub(crate) fn aside(&self) -> Vec<PutAside> {
+        self.aside.list()
     }
 
     /// Creates `name` with `body`, which must be unlike what anyone else would write there.
@@ -143,7 +160,11 @@ impl Store {
     }
 
     async fn put_once(&self, name: &str, body: Bytes) -> object_store::Result<()> {
-        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        self.put_mode(name, body, PutMode::Create).await
+    }
+
+    async fn put_mode(&self, name: &str, body: Bytes, mode: PutMode) -> object_store::Result<()> {
+        let options = PutOptions { mode, ..PutOptions::default() };
         self.inner.put_opts(&path(name), PutPayload::from_bytes(body), options).await.map(drop)
     }
 
@@ -193,7 +214,12 @@ impl Store {
     }
 
     /// Every object under `prefix`, in no order.
+    ///
+    /// All of them are held in memory, some hundred bytes each.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
+        if let Some(folder) = &self.folder {
+            return local::list(folder, prefix).await;
+        }
         let path = path(prefix);
         self.retry("list", prefix, || {
             self.inner
@@ -206,6 +232,9 @@ impl Store {
 
     /// The folders directly under `prefix`, as full names, in no order.
     pub(crate) async fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
+        if let Some(folder) = &self.folder {
+            return local::list_folders(folder, prefix).await;
+        }
         let path = path(prefix);
         let listed = self.retry("list", prefix, || self.inner.list_with_delimiter(Some(&path))).await?;
         Ok(listed.common_prefixes.iter().map(ToString::to_string).collect())
@@ -257,14 +286,26 @@ fn expect_length(bytes: Bytes, expected: u64, name: &str) -> Result<Bytes> {
 
 fn is_retryable(failure: &object_store::Error) -> bool {
     let may_pass = matches!(failure, object_store::Error::Generic { .. } | object_store::Error::JoinError { .. });
-    may_pass && !is_storage_full(failure)
+    may_pass && !is_storage_full(failure) && !is_denied(failure)
+}
+
+/// Whether the store doesn't let these credentials do what was asked; a local one says so in its own way.
+fn is_denied(failure: &object_store::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(failure, object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. })
+        || has_io_kind(failure, &[PermissionDenied, ReadOnlyFilesystem])
 }
 
 /// Whether an error was caused by a full disk.
 fn is_storage_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    has_io_kind(error, &[std::io::ErrorKind::StorageFull, std::io::ErrorKind::QuotaExceeded])
+}
+
+/// Whether an error was caused by the operating system's answer, of one of these kinds.
+fn has_io_kind(error: &(dyn std::error::Error + 'static), kinds: &[std::io::ErrorKind]) -> bool {
     std::iter::successors(Some(error), |error| error.source())
         .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded))
+        .any(|error| kinds.contains(&error.kind()))
 }
 
 fn store_error(operation: &'static str, name: &str, failure: object_store::Error) -> Error {
@@ -281,10 +322,14 @@ fn failed(operation: &'static str, name: &str, failure: object_store::Error, ret
     Error::Store {
         operation,
         object: name.to_owned(),
-        advice: if is_storage_full(&failure) {
-            ": it is full; nothing committed is lost, free some space and run it again"
-        } else {
-            ""
+        advice: match &failure {
+            failure if is_storage_full(failure) => {
+                ": it is full; nothing committed is lost, free some space and run it again"
+            }
+            object_store::Error::InvalidPath { .. } => {
+                ": something there has a name that no object can have; delete it with the store's own tools"
+            }
+            _ => "",
         },
         retryable,
         source: Box::new(failure),

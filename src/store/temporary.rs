@@ -53,7 +53,7 @@ fn sweep(folder: &Path, now: Timestamp, deeply: bool) -> Result<u64> {
 }
 
 /// Whether a file has the name of an upload under way.
-fn is_temporary(name: &str) -> bool {
+pub(super) fn is_temporary(name: &str) -> bool {
     let number = name.rsplit_once('#').map(|(_, number)| number);
     number.is_some_and(|number| !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit()))
 }

@@ -6,7 +6,7 @@ use crate::blobs::Stored;
 use crate::clock::Timestamp;
 use crate::crypto::Kind;
 use crate::id::{BlobId, RecordHash};
-use crate::layout::{Name, SnapshotName};
+use crate::layout::{CommitName, Name};
 use crate::object::seal_record;
 use crate::repository::Repository;
 use crate::snapshot::{Body, Content, Record, SnapshotStats};
@@ -37,16 +37,23 @@ pub(crate) fn snapshot(root: BlobId) -> Body {
 /// Creates records 1 to `count` of a series; those that `body` says nothing for can't be read, and only have names.
 pub(crate) async fn write(repository: &Repository, series: &str, count: u64, body: impl Fn(u64) -> Option<Body>) {
     let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
-    let mut name = SnapshotName::first(keyring.series_tag(series));
+    let mut name = CommitName::first(keyring.series_tag(series));
     for number in 1..=count {
-        let text = Name::Snapshot(name).to_string();
+        let text = Name::Commit(name).to_string();
         let sealed = body(number).map(|body| {
             let predecessor = (number > 1).then(|| RecordHash::new([7; 32]));
-            let record =
-                Record { series: series.to_owned(), number, time: at(number), clock: at(number), predecessor, body };
+            let record = Record {
+                series: series.to_owned(),
+                number,
+                time: at(number),
+                clock: at(number),
+                predecessor,
+                body,
+                extensions: Default::default(),
+            };
             seal_record(&record, Kind::Snapshot, &text, keyring, surroundings).unwrap()
         });
         repository.store().create(&text, sealed.unwrap_or_default().into()).await.unwrap();
-        name = name.next(at(number)).unwrap();
+        name = name.next().unwrap();
     }
 }

@@ -5,17 +5,23 @@
 //! that equal files have equal entries.
 //!
 //! ```text
-//! entry      kind, size, content payload, metadata payload
+//! entry      kind, size, content payload, metadata payload;
+//!            or a kind above 6 and bytes that only who knows that kind understands
 //! kind       0 file, 1 folder, 2 symbolic link, 3 pipe, 4 socket,
 //!            5 character device and 6 block device with their major and minor numbers
 //! payload    0 and bytes, 1 and a list of pieces, or 2 and a sequence's root, length and height
 //! piece      0, chunk id, length, repetitions; or 1, length of a hole
 //! ```
+//! So a reader skips an entry of a kind that it doesn't know, and its neighbours
+//! stay readable; a writer keeps it as it is. A new form of payload or piece
+//! comes with a new kind of entry.
 
 use bytes::Bytes;
 
+use super::key::Key;
 use super::node::LEVEL_MAX;
 use crate::codec::{Decode, DecodeError, Decoder, Encode, EncodeError, Encoder, impl_borrow_decode};
+use crate::error::{Error, Result as CrateResult};
 use crate::id::BlobId;
 
 /// What is stored at a key.
@@ -37,15 +43,29 @@ impl Entry {
         Self { kind, size: content.length(), content, metadata }
     }
 
+    /// Refuses an entry that this build doesn't understand, which is at `key`.
+    pub(crate) fn require_known(&self, key: &Key) -> CrateResult<()> {
+        self.kind.require_known(key)
+    }
+
     /// What makes this entry impossible.
     pub(super) fn problem(&self) -> Option<&'static str> {
+        if let EntryKind::Unknown { number } = self.kind {
+            let is_opaque = matches!(self.content, Payload::Inline(_)) && self.metadata == Payload::default();
+            if number <= KNOWN_MAX || !is_opaque {
+                return Some("an entry of unknown kind is made up");
+            }
+        }
         let problem = self.content.problem().or_else(|| self.metadata.problem());
         problem.or_else(|| (self.size != self.content.length()).then_some("an entry's size is not that of its content"))
     }
 }
 
+/// The highest number of a kind that this build knows.
+const KNOWN_MAX: u32 = 6;
+
 /// What kind of thing an entry describes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EntryKind {
     /// A regular file, or a record.
@@ -72,6 +92,51 @@ pub enum EntryKind {
         /// The device.
         minor: u32,
     },
+    /// Something that needs a newer version of this library; its content is all of its stored form.
+    Unknown {
+        /// The number of its kind, which this build doesn't know.
+        number: u32,
+    },
+}
+
+impl EntryKind {
+    /// Refuses a kind that this build doesn't know, of an entry at `key`.
+    pub(crate) fn require_known(self, key: &Key) -> CrateResult<()> {
+        match self {
+            EntryKind::Unknown { number } => {
+                let reason = format!("it is an entry of unknown kind {number}, and needs a newer version");
+                Err(Error::unsupported(key, reason))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Its number, and the numbers of a device.
+    fn numbers(self) -> (u32, Option<(u32, u32)>) {
+        match self {
+            EntryKind::File => (0, None),
+            EntryKind::Folder => (1, None),
+            EntryKind::Symlink => (2, None),
+            EntryKind::Fifo => (3, None),
+            EntryKind::Socket => (4, None),
+            EntryKind::CharDevice { major, minor } => (5, Some((major, minor))),
+            EntryKind::BlockDevice { major, minor } => (6, Some((major, minor))),
+            EntryKind::Unknown { number } => (number, None),
+        }
+    }
+
+    fn decode<D: Decoder>(decoder: &mut D) -> Result<Self, DecodeError> {
+        Ok(match u32::decode(decoder)? {
+            0 => EntryKind::File,
+            1 => EntryKind::Folder,
+            2 => EntryKind::Symlink,
+            3 => EntryKind::Fifo,
+            4 => EntryKind::Socket,
+            5 => EntryKind::CharDevice { major: u32::decode(decoder)?, minor: u32::decode(decoder)? },
+            6 => EntryKind::BlockDevice { major: u32::decode(decoder)?, minor: u32::decode(decoder)? },
+            number => EntryKind::Unknown { number },
+        })
+    }
 }
 
 /// Where bytes that belong to an entry are.
@@ -252,7 +317,15 @@ impl_borrow_decode!(Payload);
 
 impl Encode for Entry {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
-        self.kind.encode(encoder)?;
+        let (number, device) = self.kind.numbers();
+        number.encode(encoder)?;
+        if let (EntryKind::Unknown { .. }, Payload::Inline(bytes)) = (self.kind, &self.content) {
+            return bytes.as_ref().encode(encoder);
+        }
+        if let Some((major, minor)) = device {
+            major.encode(encoder)?;
+            minor.encode(encoder)?;
+        }
         self.size.encode(encoder)?;
         self.content.encode(encoder)?;
         self.metadata.encode(encoder)
@@ -262,6 +335,9 @@ impl Encode for Entry {
 impl<Context> Decode<Context> for Entry {
     fn decode<D: Decoder<Context = Context>>(decoder: &mut D) -> Result<Self, DecodeError> {
         let kind = EntryKind::decode(decoder)?;
+        if matches!(kind, EntryKind::Unknown { .. }) {
+            return Ok(Self::new(kind, Payload::Inline(Bytes::from(Vec::<u8>::decode(decoder)?)), Payload::default()));
+        }
         let size = u64::decode(decoder)?;
         let content = Payload::decode(decoder)?;
         let metadata = Payload::decode(decoder)?;

@@ -155,7 +155,8 @@ impl Writer {
         Ok(length)
     }
 
-    async fn put_entry(&self, path: &Key, entry: Entry) -> Result<()> {
+    /// Puts an entry as it is.
+    pub(crate) async fn put_entry(&self, path: &Key, entry: Entry) -> Result<()> {
         let mut state = self.lock().await;
         state.check()?;
         state.draft.put(path.clone(), entry)?;

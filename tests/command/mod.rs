@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::OnceLock;
@@ -51,6 +51,7 @@ impl Setting {
     pub fn new() -> Self {
         let setting = Self { folder: tempfile::tempdir().unwrap() };
         fs::write(setting.path("key"), [7; 32]).unwrap();
+        fs::set_permissions(setting.path("key"), fs::Permissions::from_mode(0o600)).unwrap();
         let source = setting.path("source");
         fs::create_dir_all(source.join("sub")).unwrap();
         fs::write(source.join("a"), "hello\n").unwrap();

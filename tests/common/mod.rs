@@ -18,7 +18,8 @@ pub use compare::{compare_trees, describe_tree};
 pub use random::Random;
 pub use s3::S3Server;
 pub use stores::{
-    Call, CountingStore, Counts, Fault, FaultyStore, Hook, HookedStore, Kind, OverwritingStore, Reply, SlowStore,
+    Call, CountingStore, Counts, Fault, FaultyStore, Hook, HookedStore, Kind, OverwritingStore, Reply, RestrainedStore,
+    SlowStore,
 };
 pub use tracing::{Trace, TracingStore};
 pub use trees::make_tree;

@@ -49,6 +49,8 @@ pub struct Call {
     pub name: String,
     /// Bytes that it would store.
     pub bytes_written: u64,
+    /// Whether it would replace an object that has the name.
+    pub overwrites: bool,
 }
 
 /// Stands before and behind every call of a [`HookedStore`].
@@ -66,6 +68,11 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
 
     /// The call is over: answered, failed, or dropped.
     fn ended(&self, _call: &Call) {}
+
+    /// Whether the call is answered as done without being made.
+    fn is_pretended(&self, _call: &Call) -> bool {
+        false
+    }
 
     /// A read was answered with this many bytes.
     fn bytes_read(&self, _bytes: u64) {}
@@ -108,7 +115,7 @@ impl<H: Hook> HookedStore<H> {
     fn begin(&self, kind: Kind, name: &str, bytes_written: u64) -> Begun<H> {
         static CALLS: AtomicU64 = AtomicU64::new(0);
         let number = CALLS.fetch_add(1, Ordering::Relaxed);
-        let call = Call { number, kind, name: name.to_owned(), bytes_written };
+        let call = Call { number, kind, name: name.to_owned(), bytes_written, overwrites: false };
         Begun { hook: Arc::clone(&self.hook), call }
     }
 
@@ -177,8 +184,12 @@ impl<H> fmt::Display for HookedStore<H> {
 #[async_trait]
 impl<H: Hook> ObjectStore for HookedStore<H> {
     async fn put_opts(&self, location: &Path, payload: PutPayload, mut opts: PutOptions) -> Result<PutResult> {
-        let call = self.begin(Kind::Put, location.as_ref(), payload.content_length() as u64);
+        let mut call = self.begin(Kind::Put, location.as_ref(), payload.content_length() as u64);
+        call.call.overwrites = opts.mode == PutMode::Overwrite;
         call.before().await?;
+        if self.hook.is_pretended(&call.call) {
+            return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
+        }
         opts.mode = self.hook.put_mode(opts.mode);
         let result = self.inner.put_opts(location, payload, opts).await?;
         call.after().await?;
@@ -209,6 +220,9 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
                 let location = location?;
                 let call = store.begin(Kind::Delete, location.as_ref(), 0);
                 call.before().await?;
+                if store.hook.is_pretended(&call.call) {
+                    return Ok(location);
+                }
                 store.inner.delete(&location).await?;
                 call.after().await?;
                 Ok(location)
@@ -237,7 +251,8 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, mut options: CopyOptions) -> Result<()> {
-        let call = self.begin(Kind::Copy, to.as_ref(), 0);
+        let mut call = self.begin(Kind::Copy, to.as_ref(), 0);
+        call.call.overwrites = matches!(options.mode, CopyMode::Overwrite);
         call.before().await?;
         if matches!(options.mode, CopyMode::Create) && matches!(self.hook.put_mode(PutMode::Create), PutMode::Overwrite)
         {
@@ -468,6 +483,60 @@ impl OverwritingStore {
 impl Hook for Overwrite {
     fn put_mode(&self, _: PutMode) -> PutMode {
         PutMode::Overwrite
+    }
+}
+
+/// Refuses what credentials may leave out.
+#[derive(Debug)]
+pub struct Restraint {
+    deletes: bool,
+    overwrites: bool,
+    pretends: bool,
+}
+
+/// A store whose credentials don't allow everything.
+pub type RestrainedStore = HookedStore<Restraint>;
+
+impl RestrainedStore {
+    /// Allows `inner` neither to delete nor to overwrite.
+    pub fn append_only(inner: Arc<dyn ObjectStore>) -> Self {
+        Self::with_hook(inner, Restraint { deletes: true, overwrites: true, pretends: false })
+    }
+
+    /// Doesn't allow to delete.
+    pub fn without_deletes(inner: Arc<dyn ObjectStore>) -> Self {
+        Self::with_hook(inner, Restraint { deletes: true, overwrites: false, pretends: false })
+    }
+
+    /// Doesn't allow to overwrite.
+    pub fn without_overwrites(inner: Arc<dyn ObjectStore>) -> Self {
+        Self::with_hook(inner, Restraint { deletes: false, overwrites: true, pretends: false })
+    }
+
+    /// Answers deletes and overwrites as done and makes none.
+    pub fn pretending(inner: Arc<dyn ObjectStore>) -> Self {
+        Self::with_hook(inner, Restraint { deletes: true, overwrites: true, pretends: true })
+    }
+}
+
+impl Restraint {
+    fn concerns(&self, call: &Call) -> bool {
+        call.kind == Kind::Delete && self.deletes || call.overwrites && self.overwrites
+    }
+}
+
+#[async_trait]
+impl Hook for Restraint {
+    async fn before(&self, call: &Call) -> Result<()> {
+        if self.concerns(call) && !self.pretends {
+            let source = format!("{:?} isn't allowed", call.kind).into();
+            return Err(Error::PermissionDenied { path: call.name.clone(), source });
+        }
+        Ok(())
+    }
+
+    fn is_pretended(&self, call: &Call) -> bool {
+        self.pretends && self.concerns(call)
     }
 }
 

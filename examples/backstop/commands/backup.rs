@@ -52,7 +52,7 @@ fn host() -> String {
 fn describe(report: &BackupReport, verbose: bool) -> String {
     let stats = &report.stats;
     let mut text = match &report.snapshot {
-        Some(snapshot) => format!("snapshot {snapshot}"),
+        Some(snapshot) => format!("snapshot {}", human::visible(&snapshot.to_string())),
         None => "dry run, nothing was stored".to_owned(),
     };
     text.push_str(&format!(

@@ -25,19 +25,24 @@ pub(crate) async fn check(global: &Global, arguments: &CheckArguments, output: &
         }
     }
     output.summary(|| json::check(&report), || describe(&report, global.verbose))?;
-    Ok(if report.is_sound() { Done::Complete } else { Done::Found })
+    Ok(match report.defects {
+        0 if report.is_sound() => Done::Complete,
+        0 => Done::Partial,
+        _ => Done::Found,
+    })
 }
 
 fn describe_finding(finding: &Finding) -> String {
-    let mut text = format!("{}: {}: {}", json::finding_kind(finding.kind), finding.object, finding.problem);
+    let (object, problem) = (human::visible(&finding.object), human::visible(&finding.problem));
+    let mut text = format!("{}: {object}: {problem}", json::finding_kind(finding.kind));
     for affected in &finding.affected {
-        text.push_str(&format!("\n  affects {affected}"));
+        text.push_str(&format!("\n  affects {}", human::visible(affected)));
     }
     let more = finding.affected_count.saturating_sub(finding.affected.len() as u64);
     if more > 0 {
         text.push_str(&format!("\n  and {} more", human::count(more)));
     }
-    human::visible_lines(&text)
+    text
 }
 
 fn describe(report: &CheckReport, verbose: bool) -> String {
@@ -63,6 +68,10 @@ fn describe(report: &CheckReport, verbose: bool) -> String {
     }
     if report.left_out > 0 {
         text.push_str(&format!("\n{} more findings are left out", human::count(report.left_out)));
+    }
+    if report.unsupported > 0 {
+        let things = human::counted(report.unsupported, "thing", "things");
+        text.push_str(&format!("\n{things} not checked, for lack of a newer version of backstop"));
     }
     match report.defects {
         0 => text.push_str("\nno damage found"),

@@ -75,7 +75,10 @@ pub(crate) async fn undelete(
     let (series, number) = &arguments.snapshot;
     if arguments.dry_run {
         let forgotten = forgotten(&repository, series, *number).await?;
-        let text = || format!("dry run, would give {forgotten} back: {}", held(&forgotten));
+        let text = || {
+            let name = human::visible(&forgotten.to_string());
+            format!("dry run, would give {name} back: {}", held(&forgotten))
+        };
         output.summary(|| json::undelete(None, &forgotten.to_string()), text)?;
         return Ok(Done::Complete);
     }

@@ -31,7 +31,7 @@ pub(crate) async fn gc(global: &Global, arguments: &GcArguments, output: &mut Ou
         let is_due = plan.is_due();
         let report = collect(&repository, plan, global).await?;
         if is_due || output.is_json() {
-            output.summary(|| json::gc_report(&report), || human::visible_lines(&describe(&report)))?;
+            output.summary(|| json::gc_report(&report), || describe(&report))?;
         }
         if !report.finished || !report.left.is_empty() {
             done = Done::Partial;
@@ -147,6 +147,7 @@ fn describe(report: &GcReport) -> String {
         text.push_str(&format!("\nswept {files} that uploads left which were cut off"));
     }
     for (series, number) in &report.fenced {
+        let series = human::visible(series);
         text.push_str(&format!("\na writer of {series} was fenced at #{number}: if it still runs, it begins anew"));
     }
     text.push_str(&describe_left(report));
@@ -166,7 +167,7 @@ fn describe_left(report: &GcReport) -> String {
         text.push_str("\n  let them end, or fence those that are gone: --fence-after 1h takes all that are older");
     }
     for object in report.left.iter().take(NAMED) {
-        text.push_str(&format!("\n  {object} could not be deleted"));
+        text.push_str(&format!("\n  {} could not be deleted", human::visible(object)));
     }
     if report.left.len() > NAMED {
         text.push_str(&format!("\n  and {} more", human::count((report.left.len() - NAMED) as u64)));
@@ -178,7 +179,9 @@ fn describe_left(report: &GcReport) -> String {
 }
 
 fn describe_writer(writer: &WaitingFor) -> String {
-    let WaitingFor { registration, series, host, since, .. } = writer;
+    let WaitingFor { since, .. } = writer;
+    let [registration, series, host] =
+        [&writer.registration, &writer.series, &writer.host].map(|name| human::visible(name));
     match since {
         Some(since) if host.is_empty() => {
             format!("a writer of {series} since {} ({registration})", human::time(*since))

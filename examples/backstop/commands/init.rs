@@ -1,21 +1,25 @@
 //! `init`.
 
+use backstop::Location;
+
 use crate::arguments::{Global, InitArguments};
 use crate::commands::Done;
 use crate::output::Output;
 use crate::trouble::Trouble;
-use crate::{connection, json};
+use crate::{connection, human, json};
 
 pub(crate) async fn init(global: &Global, arguments: &InitArguments, output: &mut Output) -> Result<Done, Trouble> {
     let repository = connection::create(global, &arguments.label).await?;
-    let location = connection::location(global);
+    // Without credentials that may stand in it.
+    let location = Location::from(connection::location(global)).to_string();
     let text = || {
         format!(
-            "created repository {} at {location}\nits fingerprint is {}\nkeep its passphrase or key safe: without one nothing can be restored",
+            "created repository {} at {}\nits fingerprint is {}\nkeep its passphrase or key safe: without one nothing can be restored",
             repository.id(),
+            human::visible(&location),
             repository.fingerprint()
         )
     };
-    output.summary(|| json::created(&repository, location), text)?;
+    output.summary(|| json::created(&repository, &location), text)?;
     Ok(Done::Complete)
 }

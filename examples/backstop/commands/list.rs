@@ -112,16 +112,25 @@ struct Line {
     entry: Entry,
     metadata: Metadata,
     target: Option<Vec<u8>>,
+    /// What this build lacks in order to understand it.
+    needs: Option<String>,
 }
 
 impl Line {
     async fn read(repository: &Repository, key: Key, entry: Entry) -> backstop::Result<Self> {
-        let metadata = repository.metadata(&entry).await?;
+        let (metadata, needs) = match repository.metadata(&entry).await {
+            Err(error) if error.is_unsupported() => (Metadata::default(), Some(error.to_string())),
+            metadata => (metadata?, None),
+        };
+        let needs = match entry.kind {
+            EntryKind::Unknown { number } => Some(format!("unknown kind {number}, needs a newer version")),
+            _ => needs,
+        };
         let target = match entry.kind {
             EntryKind::Symlink => Some(repository.link_target(&entry).await?),
             _ => None,
         };
-        Ok(Self { key, entry, metadata, target })
+        Ok(Self { key, entry, metadata, target, needs })
     }
 
     fn to_json(&self) -> serde_json::Value {
@@ -170,6 +179,9 @@ impl Columns {
         );
         if let Some(target) = &line.target {
             text.push_str(&format!(" -> {}", human::visible(&String::from_utf8_lossy(target))));
+        }
+        if let Some(needs) = &line.needs {
+            text.push_str(&format!("  ({needs})"));
         }
         text
     }

@@ -27,14 +27,18 @@ pub(crate) async fn repair(global: &Global, arguments: &RepairArguments, output:
     let plan = unless_interrupted(operation, || "nothing was changed".to_owned()).await?;
     drop(watch);
     for step in &plan.steps {
-        output.item(|| json::repair_step(step), || human::visible_lines(&step.to_string()))?;
+        output.item(|| json::repair_step(step), || human::visible(&step.to_string()))?;
     }
     for loss in &plan.lost {
         output.item(|| json::loss(loss), || describe_loss(loss))?;
     }
     if arguments.dry_run || !plan.is_due() {
         output.summary(|| json::repair_plan(&plan), || describe_plan(&plan))?;
-        return Ok(if plan.is_sound() { Done::Complete } else { Done::Found });
+        return Ok(match plan.has_damage() {
+            true => Done::Found,
+            false if plan.is_sound() => Done::Complete,
+            false => Done::Partial,
+        });
     }
     let watch = Watch::start(global);
     let operation = repository.repair(plan, watch.progress());
@@ -47,15 +51,16 @@ pub(crate) async fn repair(global: &Global, arguments: &RepairArguments, output:
 fn describe_loss(loss: &SnapshotLoss) -> String {
     let forgotten = if loss.forgotten { ", which was forgotten," } else { "" };
     let paths = human::counted(loss.paths.len() as u64, "path", "paths");
-    let mut text = format!("{}#{}{forgotten} lacks {paths}", loss.series, loss.number);
+    let mut text = format!("{}#{}{forgotten} lacks {paths}", human::visible(&loss.series), loss.number);
     for failure in loss.paths.iter().take(PATHS_MAX) {
-        text.push_str(&format!("\n  {}: {}", failure.path, failure.reason));
+        let (path, reason) = (human::visible(&failure.path), human::visible(&failure.reason));
+        text.push_str(&format!("\n  {path}: {reason}"));
     }
     let more = loss.paths.len().saturating_sub(PATHS_MAX) as u64;
     if more > 0 {
         text.push_str(&format!("\n  and {} more; --json lists them all", human::count(more)));
     }
-    human::visible_lines(&text)
+    text
 }
 
 fn describe_plan(plan: &RepairPlan) -> String {
@@ -78,6 +83,7 @@ fn describe(report: &RepairReport) -> String {
         human::counted(report.deleted, "object", "objects"),
     );
     for (series, old, new) in &report.rewritten {
+        let series = human::visible(series);
         text.push_str(&format!("\nwhat is left of {series}#{old} is {series}#{new} now"));
     }
     let lost = report.lost.iter().filter(|loss| !loss.forgotten).count() as u64;
@@ -89,5 +95,5 @@ fn describe(report: &RepairReport) -> String {
     } else {
         text.push_str("\nsomething is left to be done; `repair --dry-run` tells");
     }
-    human::visible_lines(&text)
+    text
 }

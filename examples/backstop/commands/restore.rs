@@ -20,7 +20,7 @@ pub(crate) async fn restore(
 ) -> Result<Done, Trouble> {
     let repository = connection::open(global).await?;
     let snapshot = repository.find(&arguments.target.snapshot).await?;
-    let options = RestoreOptions::default().with_delete(arguments.delete).with_dry_run(arguments.dry_run);
+    let options = options(arguments);
     let watch = Watch::start(global);
     let (path, destination) = (arguments.target.path.as_ref(), &arguments.destination);
     let operation = repository.restore(&snapshot, path, destination, &options, watch.progress());
@@ -34,6 +34,16 @@ pub(crate) async fn restore(
     Ok(if report.is_partial() { Done::Partial } else { Done::Complete })
 }
 
+fn options(arguments: &RestoreArguments) -> RestoreOptions {
+    RestoreOptions::default()
+        .with_delete(arguments.delete)
+        .with_dry_run(arguments.dry_run)
+        .with_owners(!arguments.no_owners)
+        .with_special_files(!arguments.no_special)
+        .with_set_id(!arguments.no_set_id)
+        .with_extended_attributes(!arguments.no_xattrs)
+}
+
 fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArguments, verbose: bool) -> String {
     let destination = &arguments.destination;
     let single = report.folders == 0 && report.files + report.others == 1;
@@ -42,9 +52,10 @@ fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArgu
         None => destination.clone(),
     };
     let mut text = format!(
-        "{} {snapshot} to {}: {}, {}; {} written, {} unchanged, {} removed",
+        "{} {} to {}: {}, {}; {} written, {} unchanged, {} removed",
         if arguments.dry_run { "dry run, would restore" } else { "restored" },
-        place.display(),
+        human::visible(&snapshot.to_string()),
+        human::visible(&place.display().to_string()),
         human::counted(report.files, "file", "files"),
         human::bytes(report.bytes),
         human::bytes(report.bytes_written),
@@ -56,9 +67,13 @@ fn describe(report: &RestoreReport, snapshot: &Snapshot, arguments: &RestoreArgu
         let others = human::counted(report.others, "link or special file", "links and special files");
         text.push_str(&format!("\n  {folders}, {others}"));
     }
+    if report.left_out > 0 {
+        let left_out = human::counted(report.left_out, "special file was", "special files were");
+        text.push_str(&format!("\n{left_out} left out, as asked for"));
+    }
     if report.is_partial() {
         let failures = human::counted(report.failure_count, "path", "paths");
         text.push_str(&format!("\npartial: {failures} could not be restored, see the warnings; run it again to go on"));
     }
-    human::visible_lines(&text)
+    text
 }

@@ -13,7 +13,7 @@ fn restore(destination: &Destination, all: &[(Key, Found)]) {
     for (key, found) in all {
         match found.kind() {
             EntryKind::File => drop(destination.create_file(key).unwrap()),
-            EntryKind::Folder => assert!(destination.create_folder(key).unwrap()),
+            EntryKind::Folder => assert!(destination.create_folder(key, None).unwrap()),
             EntryKind::Symlink => destination.create_symlink(key, &found.read_link().unwrap()).unwrap(),
             special => destination.create_special(key, special).unwrap(),
         }
@@ -132,9 +132,9 @@ fn nothing_leaves_through_a_symlink() {
 
     for below in ["link/x", "link/victim", "link/deep/er"].map(key) {
         assert!(destination.create_file(&below).is_err());
-        assert!(destination.update_file(&below).is_err());
+        assert!(destination.update_file(&below, &Metadata::default()).is_err());
         assert!(destination.open_file(&below).is_err());
-        assert!(destination.create_folder(&below).is_err());
+        assert!(destination.create_folder(&below, None).is_err());
         assert!(folders_above(&destination, &key("link/deep/er")).is_err());
         assert!(destination.create_symlink(&below, b"/").is_err());
         assert!(destination.create_special(&below, EntryKind::Fifo).is_err());
@@ -146,10 +146,10 @@ fn nothing_leaves_through_a_symlink() {
         assert_eq!(destination.blocked_by(&below).unwrap(), Some(key("link")));
     }
     assert!(destination.list(Some(&key("link"))).is_err());
-    assert!(destination.create_folder(&key("link")).is_err());
+    assert!(destination.create_folder(&key("link"), None).is_err());
     for file in ["file"].map(key) {
         assert!(destination.open_file(&file).is_err());
-        assert!(destination.update_file(&file).is_err());
+        assert!(destination.update_file(&file, &Metadata::default()).is_err());
         assert!(destination.create_file(&file).is_err());
         assert!(destination.set_metadata(&file, EntryKind::File, &metadata).is_err());
         destination.set_metadata(&file, EntryKind::Symlink, &metadata).unwrap();
@@ -166,7 +166,7 @@ fn nothing_leaves_through_a_symlink() {
             .is_ok_and(|f| lasting(&f).extended.is_empty())
     );
     // A folder that was open when a symlink took its place isn't believed to be there.
-    destination.create_folder(&key("folder")).unwrap();
+    destination.create_folder(&key("folder"), None).unwrap();
     destination.create_file(&key("folder/file")).unwrap();
     assert_eq!(destination.remove(&key("folder")).unwrap(), 2);
     destination.create_symlink(&key("folder"), outside.as_os_str().as_encoded_bytes()).unwrap();
@@ -223,7 +223,7 @@ fn files_are_written_in_place_unless_they_have_other_names() {
     assert!(new.stat().unwrap().may_have_holes());
     assert!(destination.create_file(&file).is_err(), "it is there");
 
-    let same = destination.update_file(&file).unwrap();
+    let same = destination.update_file(&file, &Metadata::default()).unwrap();
     assert!(!same.is_new());
     same.write_at(0, &[9; 200_000]).unwrap();
     same.zero(4096, 100_000).unwrap();
@@ -236,7 +236,7 @@ fn files_are_written_in_place_unless_they_have_other_names() {
 
     destination.hard_link(&file, &other).unwrap();
     assert!(destination.inspect(&file).unwrap().unwrap().is_same_file(&destination.inspect(&other).unwrap().unwrap()));
-    let replaced = destination.update_file(&file).unwrap();
+    let replaced = destination.update_file(&file, &Metadata::default()).unwrap();
     assert!(replaced.is_new());
     replaced.write_at(0, b"new").unwrap();
     let untouched = destination.open_file(&other).unwrap();
@@ -269,8 +269,8 @@ fn long_paths_and_many_folders_are_reached() {
     let folders: Vec<Key> = (0..300).map(|n| key(&format!("f{n}"))).collect();
     for _ in 0..2 {
         for folder in &folders {
-            destination.create_folder(folder).unwrap();
-            destination.create_folder(&folder.join("x").unwrap()).unwrap();
+            destination.create_folder(folder, None).unwrap();
+            destination.create_folder(&folder.join("x").unwrap(), None).unwrap();
         }
     }
     assert_eq!(destination.list(None).unwrap().len(), 301);
@@ -281,5 +281,5 @@ fn long_paths_and_many_folders_are_reached() {
 fn folders_above(destination: &Destination, key: &Key) -> crate::error::Result<()> {
     let mut above: Vec<Key> = std::iter::successors(key.parent(), Key::parent).collect();
     above.reverse();
-    above.iter().try_for_each(|folder| destination.create_folder(folder).map(drop))
+    above.iter().try_for_each(|folder| destination.create_folder(folder, None).map(drop))
 }

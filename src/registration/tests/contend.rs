@@ -9,7 +9,6 @@ use super::super::*;
 use crate::blobs::{Stored, WriteOptions};
 use crate::crypto::Secret;
 use crate::id::BlobId;
-use crate::layout;
 use crate::repository::{CreateOptions, OpenOptions, Repository};
 use crate::snapshot::SnapshotStats;
 use crate::testing::stores::{CountingStore, Fault, FaultyStore, Kind as Call, Reply};
@@ -73,7 +72,8 @@ async fn committed(repository: &Repository) -> Vec<u64> {
 }
 
 async fn writers(repository: &Repository) -> usize {
-    repository.store().list(layout::WRITERS).await.unwrap().len()
+    let registered = crate::registration::registered(repository.store(), repository.keyring()).await.unwrap();
+    registered.iter().filter(|writer| !writer.has_ended).count()
 }
 
 /// Puts a tombstone at the series' next number.
@@ -88,8 +88,9 @@ async fn fence(repository: &Repository) {
         clock: tip.time,
         predecessor: Some(tip.hash),
         body: Body::Tombstone,
+        extensions: Default::default(),
     };
-    let name = Name::Snapshot(target).to_string();
+    let name = Name::Commit(target).to_string();
     let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
     let sealed = object::seal_record(&record, Kind::Snapshot, &name, keyring, surroundings).unwrap();
     assert_eq!(repository.store().create(&name, sealed.into()).await.unwrap(), Created::Ours);
@@ -108,7 +109,7 @@ async fn one_registration_commits_again_and_again_at_one_put_each() {
         counting.take();
         let snapshot = writer.contend(&content(number)).await.unwrap().unwrap();
         let counts = counting.take();
-        assert_eq!((counts.total(), counts.under(Call::Put, "snapshots/")), (1, 1), "{:?}", counts.log);
+        assert_eq!((counts.total(), counts.under(Call::Put, "commits/")), (1, 1), "{:?}", counts.log);
         assert_eq!((snapshot.number, snapshot.entries), (number, number));
         assert_eq!(writer.parent(), Some(snapshot));
     }
@@ -151,7 +152,7 @@ async fn a_renewal_that_fails_is_made_again() {
     let mut other = register(&repository).await;
     let denied = Fault { done: false, reply: Reply::Denied };
     // The record is read when it is found in the way, and then as the parent.
-    let faulty = FaultyStore::nth(Arc::clone(&inner), Call::Get, "snapshots/", 1, denied);
+    let faulty = FaultyStore::nth(Arc::clone(&inner), Call::Get, "commits/", 1, denied);
     let mut writer = register(&open(&faulty.shared()).await).await;
     other.contend(&content(1)).await.unwrap().unwrap();
     assert_eq!(writer.contend(&content(2)).await.unwrap(), None);
@@ -174,7 +175,7 @@ async fn an_unknown_outcome_is_settled_by_the_next_call() {
         let is_down = Arc::clone(&down);
         // Puts land or don't; nobody learns it while the store is down, since nothing can be read back either.
         let faulty = FaultyStore::new(Arc::clone(&inner), move |call| {
-            let hit = is_down.load(std::sync::atomic::Ordering::SeqCst) && call.name.starts_with("snapshots/");
+            let hit = is_down.load(std::sync::atomic::Ordering::SeqCst) && call.name.starts_with("commits/");
             hit.then_some(Fault { done, reply: Reply::Unknown })
         });
         let mut writer = register(&open(&faulty.shared()).await).await;
@@ -204,7 +205,7 @@ async fn an_unknown_outcome_may_turn_out_as_lost() {
     let seen = std::sync::atomic::AtomicU64::new(0);
     // The first put and all that settles it come to nothing.
     let faulty = FaultyStore::new(Arc::clone(&inner), move |call| {
-        let hit = call.kind == Call::Put && call.name.starts_with("snapshots/");
+        let hit = call.kind == Call::Put && call.name.starts_with("commits/");
         (hit && seen.fetch_add(1, std::sync::atomic::Ordering::SeqCst) < 4).then_some(Fault::BEFORE)
     });
     let mut writer = register(&open(&faulty.shared()).await).await;
@@ -223,7 +224,7 @@ async fn a_commit_that_was_dropped_is_settled() {
     let inner = memory();
     let repository = create(&inner).await;
     let hang = Fault { done: true, reply: Reply::Silence };
-    let faulty = FaultyStore::nth(Arc::clone(&inner), Call::Put, "snapshots/", 0, hang);
+    let faulty = FaultyStore::nth(Arc::clone(&inner), Call::Put, "commits/", 0, hang);
     let mut writer = register(&open(&faulty.shared()).await).await;
     let first = content(1);
     assert!(futures::FutureExt::now_or_never(writer.contend(&first)).is_none());
