@@ -19,7 +19,9 @@ import zstandard
 from argon2.low_level import Type, hash_secret_raw
 from blake3 import blake3
 from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 
@@ -125,7 +127,7 @@ def padded(length):
 
 # ---- Keys and sealing (sections 5 and 6)
 
-CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT, COLLECTION, KEPT = range(1, 9)
+CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT, COLLECTION, KEPT, REGISTRATION_END, ROSTER = range(1, 11)
 BODY, DATA, NODES, FOOTER, PAGE, PACKS = range(6)
 
 
@@ -133,14 +135,15 @@ class Keyring:
     def __init__(self, encoded):
         values = Values(encoded)
         self.identity = values.raw(32)
-        self.sealing = values.list(lambda: values.raw(32))
+        self.sealing = dict(values.list(lambda: (values.u32(), values.raw(32))))
         values.option(lambda: values.raw(32))
-        self.administrator = Ed25519PublicKey.from_public_bytes(values.raw(32))
+        self.administrator_public = values.raw(32)
+        self.administrator = Ed25519PublicKey.from_public_bytes(self.administrator_public)
         values.end()
         self.chunk_id, self.node_id = derive("chunk id", self.identity), derive("node id", self.identity)
 
     def opener(self, kind, generation, salt):
-        known(generation < len(self.sealing), f"key generation {generation}")
+        known(generation in self.sealing, f"key generation {generation}")
         domain = derive("seal data" if kind in (PACK, INDEX) else "seal records", self.sealing[generation])
         cipher = AESGCM(keyed(domain, salt + bytes([kind])))
 
@@ -156,10 +159,41 @@ class Keyring:
         return keyed(derive("series tag", self.identity), series.encode(), 16)
 
 
+def hpke_open(private, encapsulated, info, associated, sealed):
+    """HPKE (RFC 9180), base mode, DHKEM(X25519, HKDF-SHA256), HKDF-SHA256, AES-256-GCM: opens the first message."""
+    def extract(salt, suite, label, data):
+        mac = hmac.HMAC(salt or bytes(32), hashes.SHA256())
+        mac.update(b"HPKE-v1" + suite + label + data)
+        return mac.finalize()
+
+    def expand(key, suite, label, data, length):
+        mac = hmac.HMAC(key, hashes.SHA256())
+        mac.update(struct.pack(">H", length) + b"HPKE-v1" + suite + label + data + b"\x01")
+        return mac.finalize()[:length]
+    kem, suite = b"KEM\x00\x20", b"HPKE\x00\x20\x00\x01\x00\x02"
+    private = X25519PrivateKey.from_private_bytes(private)
+    shared = private.exchange(X25519PublicKey.from_public_bytes(encapsulated))
+    context = encapsulated + private.public_key().public_bytes_raw()
+    shared = expand(extract(b"", kem, b"eae_prk", shared), kem, b"shared_secret", context, 32)
+    context = b"\0" + extract(b"", suite, b"psk_id_hash", b"") + extract(b"", suite, b"info_hash", info)
+    secret = extract(shared, suite, b"secret", b"")
+    key, nonce = expand(secret, suite, b"key", context, 32), expand(secret, suite, b"base_nonce", context, 12)
+    return AESGCM(key).decrypt(nonce, sealed, associated)
+
+
+def is_signed(administrator, kind, name, signature, said):
+    message = b"backstop v1 administrator" + bytes([kind]) + blake3(name.encode()).digest() + said
+    try:
+        Ed25519PublicKey.from_public_bytes(administrator).verify(signature, message)
+        return True
+    except InvalidSignature:
+        return False
+
+
 def opening(data, kind):
     must(data[:8] == b"backstop" and len(data) >= 10, "not one of ours")
     known(data[8] == 1, f"format version {data[8]}")
-    known(1 <= data[9] <= 8, f"kind {data[9]}")
+    known(1 <= data[9] <= 10, f"kind {data[9]}")
     must(data[9] == kind, "another kind of object")
     return data[10:]
 
@@ -186,9 +220,10 @@ class Repository:
         self.folder, self.blocks, self.index, self.recent = folder, {}, {}, {}
         config = self.read("config")
         body = untrailed(config)
-        opening(body, CONFIG)
+        self.read_config(body[:-96], body[-96:-32])
         self.keyring = self.open_slots(secret)
         must(keyed(derive("config authentication", self.keyring.identity), body[:-32]) == body[-32:], "config is forged")
+        must(self.keyring.administrator_public == self.administrator, "the slot has another administrator's key")
         for name in self.names("index", "[0-9a-f]{64}"):
             self.load_segment(f"index/{name}")
 
@@ -208,29 +243,91 @@ class Repository:
         must(blake3(data).hexdigest() == name.rsplit("/", 1)[1], f"{name} doesn't hash to its name")
         return data
 
-    def open_slots(self, secret):
-        for name in self.names("keys", "[0-9a-f]{64}"):
-            values = Values(opening(self.read_named(f"keys/{name}"), SLOT))
-            values.raw(16), values.string(), values.i64(), values.bool()
-            about = values.data[:values.at]
-            kdf = values.u32()
-            must(kdf <= 1, "an unknown key derivation")
-            costs = [values.u32() for _ in range(3)] if kdf == 0 else []
-            salt, sealed = values.raw(32), values.bytes()
-            values.end()
-            if (kdf == 0) != (secret[0] == "passphrase"):
-                continue
-            if kdf == 0:
-                memory, passes, lanes = costs
-                must(memory <= 1 << 20 and memory * passes <= 4 << 20 and lanes <= 64, "Argon2id would take too much")
-                key = hash_secret_raw(secret[1], salt, passes, memory, lanes, 32, Type.ID, 0x13)
-            else:
-                key = keyed(derive("raw key slot", secret[1]), salt)
+    def read_config(self, said, signature):
+        values = Values(opening(said, CONFIG))
+        self.id, _, self.administrator, self.first_slot = values.raw(16), values.i64(), values.raw(32), values.raw(32)
+        for _ in range(10):
+            values.u32()
+        for feature in values.list(values.string):
+            known(False, feature)
+        values.list(values.string), values.list(values.string), values.extensions()
+        values.end()
+        must(is_signed(self.administrator, CONFIG, "config", signature, said), "the config isn't its administrator's")
+
+    def roster(self):
+        """The newest roster that the administrator signed: its generation, its history, and each slot's grant."""
+        for name in reversed(self.names("keys", "roster-[0-9]{15}-[0-9a-f]{32}")):
             try:
-                return Keyring(AESGCM(key).decrypt(bytes(12), sealed, about))
-            except InvalidTag:
-                pass
-        raise SystemExit("the secret opens none of the key slots")
+                body = untrailed(self.read(f"keys/{name}"))
+            except Damaged:
+                continue
+            if not is_signed(self.administrator, ROSTER, f"keys/{name}", body[-64:], body[:-64]):
+                continue
+            values = Values(opening(body[:-64], ROSTER))
+            repository, number, _, generation = values.raw(16), values.u64(), values.i64(), values.u32()
+            members = values.list(lambda: (values.raw(32), values.bool(), values.raw(32), values.raw(32), values.raw(48)))
+            history = values.bytes()
+            values.extensions()
+            values.end()
+            slots = [slot for slot, *_ in members]
+            must(number == int(name[7:22]) and slots and all(a < b for a, b in zip(slots, slots[1:])), "a roster")
+            must(repository == self.id, "another repository's roster")
+            return generation, history, {slot: grant for slot, _, _, *grant in members}
+        return 0, None, {self.first_slot: None}
+
+    def open_slots(self, secret):
+        generation, history, members = self.roster()
+        needed, append_only = None, None
+        for slot in list(members)[:64]:
+            try:
+                opened = self.open_slot(slot, secret)
+            except (Damaged, FileNotFoundError, Unsupported) as error:
+                needed = error
+                continue
+            if opened is None:
+                continue
+            (private, keyring), about = opened
+            if history is not None:
+                context = self.id + struct.pack("<I", generation)
+                newest = hpke_open(private, members[slot][0], b"backstop v1 key generation", context + slot, members[slot][1])
+                older = Values(AESGCM(derive("key history", newest)).decrypt(bytes(12), history, context))
+                for known, key in older.list(lambda: (older.u32(), older.raw(32))) + [(generation, newest)]:
+                    must(keyring.sealing.setdefault(known, key) == key, "two keys of one generation")
+                older.end()
+            if not about:
+                return keyring
+            append_only = keyring
+        if append_only is None:
+            raise SystemExit(f"the secret opens none of the key slots{f' ({needed})' if needed else ''}")
+        return append_only
+
+    def open_slot(self, slot, secret):
+        """The private key and the keyring, and whether it is append-only; None if it is another secret's slot."""
+        values = Values(opening(self.read_named(f"keys/{slot.hex()}"), SLOT))
+        repository, _, _, append_only, public = values.raw(16), values.string(), values.i64(), values.bool(), values.raw(32)
+        kdf, parameters, salt = values.u32(), values.bytes(), values.raw(32)
+        values.extensions()
+        about = values.data[:values.at]
+        sealed = values.bytes()
+        values.end()
+        must(repository == self.id, "another repository's slot")
+        known(kdf <= 1, f"key derivation {kdf}")
+        if (kdf == 0) != (secret[0] == "passphrase"):
+            return None
+        if kdf == 0:
+            costs = Values(parameters)
+            memory, passes, lanes = costs.u32(), costs.u32(), costs.u32()
+            costs.end()
+            known(memory <= 65536 and memory * passes <= 196608 and lanes <= 64, "more of Argon2id than this spends")
+            key = hash_secret_raw(secret[1], salt, passes, memory, lanes, 32, Type.ID, 0x13)
+        else:
+            key = keyed(derive("raw key slot", secret[1]), salt)
+        try:
+            plain = AESGCM(key).decrypt(bytes(12), sealed, about)
+        except InvalidTag:
+            return None
+        must(X25519PrivateKey.from_private_bytes(plain[:32]).public_key().public_bytes_raw() == public, "a slot's key")
+        return (plain[:32], Keyring(plain[32:])), append_only
 
     def load_segment(self, name):
         data = self.read_named(name)

@@ -109,6 +109,20 @@ pub enum Error {
         slots: usize,
     },
 
+    /// The repository isn't the one whose fingerprint was given.
+    #[error(
+        "the repository at {location} has the fingerprint {found}, not {wanted}: it is another one, or somebody has put \
+         another in its place; don't give it a secret or data before you know which"
+    )]
+    OtherRepository {
+        /// Where it is.
+        location: String,
+        /// Its fingerprint.
+        found: String,
+        /// The fingerprint that was asked for.
+        wanted: String,
+    },
+
     /// The store lets a name be created twice, so two writers could destroy each other's work.
     #[error(
         "{store} can't be written to safely: {reason}; use a store that supports conditional puts, \

@@ -207,7 +207,7 @@ impl Repository {
     /// [`Error::Conflict`] if something that the plan keeps was forgotten since: plan anew. [`Error::AppendOnly`] if the
     /// repository was opened with a secret that may not forget.
     pub async fn forget(&self, plan: &ForgetPlan) -> Result<ForgetReport> {
-        self.keyring().require_administrator("forget snapshots")?;
+        self.require_administrator("forget snapshots")?;
         let time = self.surroundings().clock.now();
         let window = i64::try_from(plan.undelete_for.as_nanos()).unwrap_or(i64::MAX);
         let until = Timestamp::from_nanos(time.as_nanos().saturating_add(window));

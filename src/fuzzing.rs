@@ -12,14 +12,15 @@ use crate::clock::{Entropy, Surroundings, SystemClock, Timestamp};
 use crate::codec;
 use crate::collection::{self, CollectionRecord};
 use crate::config::Config;
-use crate::crypto::{Keyring, Kind, Part, Sealer};
+use crate::crypto::{Keyring, Kind, Part, Sealer, SlotKey};
 use crate::files::Metadata;
-use crate::id::{BlobId, ObjectId, SeriesTag, WriterId};
+use crate::id::{BlobId, ObjectId, RepositoryId, SeriesTag, WriterId};
 use crate::index::Segment;
 use crate::kept::{self, KeptRecord};
 use crate::layout::{CommitName, Name};
 use crate::object::{Header, object_id, seal_signed, write_magic, write_trailer};
 use crate::pack::{BLOCKS_START, BlockKind, Encoding, Hints, PLAIN_MAX, Place, parse_pack, split_hints};
+use crate::roster::{Roster, Standing};
 use crate::slot::Slot;
 use crate::snapshot::open_record;
 use crate::tree::decode_node;
@@ -45,21 +46,19 @@ fn sealer(kind: Kind) -> (Sealer, Vec<u8>) {
     (sealer, out)
 }
 
-/// The config object, and what its value decodes from.
+/// The config object; then one of this value, as the administrator would seal it.
 pub fn config(data: &[u8]) {
     drop(Config::parse(data));
-    let mut object = Vec::new();
-    write_magic(Kind::Config, &mut object);
-    object.extend_from_slice(data);
-    object.extend_from_slice(&[0; 32]);
-    write_trailer(&mut object);
-    if let Ok(config) = Config::parse(&object) {
-        let sealed = config.seal(&KEYRING);
-        assert!(sealed.starts_with(&object[..object.len() - 64]), "a config has one form");
+    if let Ok(mut config) = codec::decode::<Config>(data, "a config") {
+        config.administrator = *KEYRING.administrator_public();
+        if let Ok(read) = config.seal(&KEYRING).and_then(|sealed| Config::parse(&sealed)) {
+            assert_eq!(read, config, "a config has one form");
+        }
     }
 }
 
-/// A key slot, and what its value decodes from. Nothing is stretched.
+/// A key slot, and what its value decodes from; nothing is stretched. Then a keyring, and a roster as the administrator
+/// would sign it.
 pub fn key_slot(data: &[u8]) {
     drop(Slot::parse(data, &object_id(data)));
     let mut object = Vec::new();
@@ -67,6 +66,21 @@ pub fn key_slot(data: &[u8]) {
     object.extend_from_slice(data);
     if let Ok(slot) = Slot::parse(&object, &object_id(&object)) {
         assert_eq!(slot.to_object().1, object, "a slot has one form");
+    }
+    if let Ok(keyring) = Keyring::from_bytes(data, "a keyring") {
+        assert_eq!(*keyring.to_bytes(), data, "a keyring has one form");
+    }
+    let repository = RepositoryId::new([0; RepositoryId::LEN]);
+    if let Ok(roster) = codec::decode::<Roster>(data, "a roster")
+        && let (Ok(name), Ok(sealed)) = (roster.name(&KEYRING), roster.seal(&KEYRING))
+        && let Ok(Some(read)) = Roster::open(&sealed, name, repository, KEYRING.administrator_public())
+    {
+        assert_eq!(read, roster, "a roster has one form");
+        drop(Standing::Roster(Box::new(read)).teach(
+            &KEYRING,
+            &ObjectId::new([0; 32]),
+            &SlotKey::generate(&SURROUNDINGS),
+        ));
     }
 }
 

@@ -93,6 +93,28 @@ define_ids! {
     RecordHash: 32;
 }
 
+/// The part of a roster's name that only an administrator can compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RosterTag([u8; 16]);
+
+impl RosterTag {
+    pub(crate) const LEN: usize = 16;
+
+    pub(crate) const fn new(bytes: [u8; Self::LEN]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        parse_hex(text).map(Self)
+    }
+}
+
+impl fmt::Display for RosterTag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write_hex(&self.0, f)
+    }
+}
+
 impl BlobId {
     /// The first eight bytes as a number, uniform over all blobs of a repository.
     #[expect(clippy::big_endian_bytes, reason = "so that prefixes sort as ids do")]

@@ -7,6 +7,7 @@
 //! index/<64 hex>
 //! kept/<32 hex>/<k>                      k in 15 digits
 //! keys/<64 hex>
+//! keys/roster-<n>-<32 hex>               n in 15 digits
 //! packs/<2 hex>/<64 hex>                 the two digits repeat the id's first byte
 //! probes/<32 hex>
 //! writers/<32 hex>, writers/<32 hex>-ended
@@ -28,7 +29,7 @@
 
 use std::fmt;
 
-use crate::id::{ObjectId, ProbeId, SeriesTag, WriterId};
+use crate::id::{ObjectId, ProbeId, RosterTag, SeriesTag, WriterId};
 
 /// How many snapshots share a folder.
 pub(crate) const BUCKET: u64 = 1000;
@@ -61,11 +62,16 @@ pub(crate) const PREFIXES: [&str; 8] = [COMMITS, COLLECTIONS, INDEX, KEPT, KEYS,
 /// What the names of a collection's and of a registration's end end with.
 const ENDED: &str = "-ended";
 
+/// What the name of a roster begins with.
+const ROSTER: &str = "roster-";
+
 /// An object of the repository, by what it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Name {
     Config,
     Key(ObjectId),
+    /// Which key slots open the repository.
+    Roster(u64, RosterTag),
     Pack(ObjectId),
     Index(ObjectId),
     Writer(WriterId),
@@ -112,7 +118,13 @@ impl Name {
         let mut parts = text.split('/');
         let name = match (parts.next()?, parts.next()) {
             (CONFIG, None) => Name::Config,
-            (KEYS, Some(id)) => Name::Key(ObjectId::parse(id)?),
+            (KEYS, Some(name)) => match name.strip_prefix(ROSTER) {
+                Some(roster) => {
+                    let (number, tag) = roster.split_once('-')?;
+                    Name::Roster(parse_number(number)?, RosterTag::parse(tag)?)
+                }
+                None => Name::Key(ObjectId::parse(name)?),
+            },
             (PACKS, Some(_)) => Name::Pack(ObjectId::parse(parts.next()?)?),
             (INDEX, Some(id)) => Name::Index(ObjectId::parse(id)?),
             (WRITERS, Some(id)) => match id.strip_suffix(ENDED) {
@@ -140,6 +152,7 @@ impl fmt::Display for Name {
         match self {
             Name::Config => f.write_str(CONFIG),
             Name::Key(id) => write!(f, "{KEYS}/{id}"),
+            Name::Roster(number, tag) => write!(f, "{KEYS}/{ROSTER}{number:015}-{tag}"),
             Name::Pack(id) => write!(f, "{PACKS}/{:02x}/{id}", id.as_bytes()[0]),
             Name::Index(id) => write!(f, "{INDEX}/{id}"),
             Name::Writer(id) => write!(f, "{WRITERS}/{id}"),
@@ -220,6 +233,7 @@ mod tests {
         prop_oneof![
             Just(Name::Config),
             id.clone().prop_map(Name::Key),
+            (1..=NUMBER_MAX, any::<[u8; 16]>()).prop_map(|(number, tag)| Name::Roster(number, RosterTag::new(tag))),
             id.clone().prop_map(Name::Pack),
             id.prop_map(Name::Index),
             any::<[u8; 16]>().prop_map(|id| Name::Writer(WriterId::new(id))),
@@ -278,6 +292,9 @@ mod tests {
             "Config",
             "config/",
             "config/x",
+            "keys/roster-000000000000000-00000000000000000000000000000000",
+            "keys/roster-1-00000000000000000000000000000000",
+            "keys/roster-000000000000001",
             "packs",
             "commits/00/1",
             &pack.replacen("ab/", "ac/", 1),

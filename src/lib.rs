@@ -31,7 +31,7 @@
 //! ```text
 //! operations   backup restore writer feed forget undelete gc check repair history keys read snapshots stats: each an
 //!              `impl Repository`, over draft, merge
-//! repository   repository: opens and creates, owns the parts       over config, slot
+//! repository   repository: opens and creates, owns the parts       over roster, over config, slot
 //! structures   registration, over snapshot and collection, over content, cutter and reach, over blobs, over index and
 //!              files, over kept, pack and tree
 //! objects      object: headers, records, padding                   over store: create, read, list, delete
@@ -89,6 +89,7 @@ mod repair;
 mod repository;
 mod restore;
 mod retention;
+mod roster;
 #[cfg(test)]
 mod simulation;
 mod slot;
@@ -108,6 +109,7 @@ pub use backup::{BackupOptions, BackupReport};
 pub use check::{CheckOptions, CheckReport, Finding, FindingKind};
 pub use chunker::ChunkerParameters;
 pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timestamp};
+pub use config::Fingerprint;
 pub use content::FileReader;
 pub use crypto::Secret;
 pub use error::{Error, Result};
@@ -117,6 +119,7 @@ pub use forget::{ForgetOptions, ForgetPlan, ForgetReport, ForgottenSnapshot, Sna
 pub use gc::{GcOptions, GcPlan, GcReport, PackFate, PackReason, WaitingFor};
 pub use history::{HistoryOptions, Revision};
 pub use id::{BlobId, ObjectId, ProbeId, RecordHash, RepositoryId, SeriesTag, WriterId};
+pub use keys::KeyRotation;
 pub use merge::{MergePlan, MergeReport};
 pub use progress::{NoProgress, Phase, Progress};
 pub use registration::WriterMode;

@@ -24,7 +24,7 @@
 
 use crate::clock::Surroundings;
 use crate::codec::{self, Decode, Encode, Extended, Extensions};
-use crate::crypto::{Keyring, Kind, Opener, Part, SALT_LEN, Salt, Sealer, Signature, TAG_LEN};
+use crate::crypto::{Keyring, Kind, Opener, Part, PublicKey, SALT_LEN, Salt, Sealer, Signature, TAG_LEN, is_signed};
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
 
@@ -39,6 +39,9 @@ pub(crate) const HEADER_LEN: usize = 14 + SALT_LEN;
 
 /// Length of the plain BLAKE3 that ends what isn't named by its hash.
 pub(crate) const TRAILER_LEN: usize = 32;
+
+/// Length of the administrator's signature.
+const SIGNATURE_LEN: usize = 64;
 
 /// What every signed message begins with.
 const SIGNED: &[u8] = b"backstop v1 administrator";
@@ -284,6 +287,25 @@ pub(crate) fn open_record<T: Encode + Decode<()> + Extended>(
     check_padding(padding, bytes.len(), name)?;
     value.extensions().require_known(name)?;
     Ok(value)
+}
+
+/// Appends the administrator's signature to what an object says in the clear: its magic, version, kind and value.
+///
+/// Whoever knows the public key can check it without any other key, and in whatever version the value is.
+pub(crate) fn sign_clear(out: &mut Vec<u8>, kind: Kind, name: &str, keyring: &Keyring) -> Result<()> {
+    let signature = keyring.sign(&clear_message(out, kind, name))?;
+    out.extend_from_slice(&signature);
+    Ok(())
+}
+
+/// Cuts the signature off what [`sign_clear`] returned; nothing if it isn't by the holder of `administrator`.
+pub(crate) fn open_clear<'a>(bytes: &'a [u8], kind: Kind, name: &str, administrator: &PublicKey) -> Option<&'a [u8]> {
+    let (said, signature) = bytes.split_last_chunk::<SIGNATURE_LEN>()?;
+    is_signed(administrator, &clear_message(said, kind, name), signature).then_some(said)
+}
+
+fn clear_message(said: &[u8], kind: Kind, name: &str) -> Vec<u8> {
+    [SIGNED, &[kind as u8], blake3::hash(name.as_bytes()).as_bytes(), said].concat()
 }
 
 /// A record of bytes alone.

@@ -114,6 +114,7 @@ impl Registration {
     /// Registers for the number after the series' newest, then reads what the writer may rely on.
     pub(crate) async fn begin(parts: Parts, series: &str, host: &str, mode: WriterMode) -> Result<Self> {
         validate_series(series)?;
+        parts.store.require_writable()?;
         let mut writer = Self {
             timelines: Timelines::new(parts.store.clone(), Arc::clone(&parts.keyring)),
             series: series.to_owned(),

@@ -1,5 +1,7 @@
 //! A repository, opened: owns the parts that the operations work on, and names none of them.
 
+mod slots;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,24 +11,27 @@ use futures::{StreamExt, TryStreamExt};
 use crate::blobs::{BlobReader, NodeMemory, Parts};
 use crate::chunker::{Chunker, ChunkerParameters};
 use crate::clock::Surroundings;
-use crate::config::{CONFIG_MAX, Config};
+use crate::codec::Extensions;
+use crate::config::{CONFIG_MAX, Config, Features, Fingerprint};
 use crate::cpu;
-use crate::crypto::{Keyring, Secret};
+use crate::crypto::{Argon2Limit, Keyring, Secret, SlotKey};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, RepositoryId};
 use crate::index::Index;
 use crate::layout::{self, Name};
 use crate::registration::{WriterMode, test_semantics};
-use crate::slot::{SLOT_MAX, Slot};
+use crate::repository::slots::{CONCURRENCY, OpenSlot, Trial, read_slot, remember, remembered};
+use crate::roster::{self, Standing};
+use crate::slot::Slot;
 use crate::snapshot::{Snapshot, Timelines};
 use crate::store::{Created, Intent, Listed, Location, PutAside, Store};
 use crate::tree::{Splitter, TreeParameters};
 
-/// Key slots read at a time.
-const CONCURRENCY: usize = 8;
-
 /// Bytes of tree nodes that are kept in memory unless asked otherwise.
 const NODE_MEMORY: u64 = 32 << 20;
+
+/// Key slots that are looked at to list them, or to tidy up; those that count come first.
+const SHOWN_MAX: usize = 1024;
 
 /// How a repository is opened.
 #[derive(Clone, Debug)]
@@ -40,16 +45,25 @@ pub struct OpenOptions {
     pub mode: WriterMode,
     /// How many bytes of tree nodes to keep in memory, so that changes to the same records read nothing; 32 MiB.
     pub node_memory: u64,
+    /// The fingerprint that the repository must have.
+    pub fingerprint: Option<Fingerprint>,
+    /// The most memory in KiB, and the most passes over it, that trying a passphrase on one key slot may take.
+    ///
+    /// 65536 and 3, which is what this library's own slots take. At most 64 slots are tried.
+    pub argon2_limit: (u32, u32),
     /// The clock and the source of randomness.
     pub surroundings: Surroundings,
 }
 
 impl Default for OpenOptions {
     fn default() -> Self {
+        let argon2 = Argon2Limit::default();
         Self {
             cache: None,
             mode: WriterMode::default(),
             node_memory: NODE_MEMORY,
+            fingerprint: None,
+            argon2_limit: (argon2.memory_kib, argon2.passes),
             surroundings: Surroundings::default(),
         }
     }
@@ -77,11 +91,34 @@ impl OpenOptions {
         self
     }
 
+    /// Opens no repository but the one with this fingerprint, so that nobody who can write to the store can put another
+    /// in its place.
+    #[must_use]
+    pub fn with_fingerprint(mut self, fingerprint: Fingerprint) -> Self {
+        self.fingerprint = Some(fingerprint);
+        self
+    }
+
+    /// Lets trying a passphrase on one key slot take this much memory and this many passes over it, for slots that
+    /// another program made dearer than this library's own.
+    #[must_use]
+    pub fn with_argon2_limit(mut self, memory_kib: u32, passes: u32) -> Self {
+        self.argon2_limit = (memory_kib, passes);
+        self
+    }
+
     /// Takes time and randomness from elsewhere, say in a simulation.
     #[must_use]
     pub fn with_surroundings(mut self, surroundings: Surroundings) -> Self {
         self.surroundings = surroundings;
         self
+    }
+}
+
+impl OpenOptions {
+    fn limit(&self) -> Argon2Limit {
+        let (memory_kib, passes) = self.argon2_limit;
+        Argon2Limit { memory_kib, passes }
     }
 }
 
@@ -141,7 +178,11 @@ pub struct Repository(Arc<Inner>);
 struct Inner {
     parts: Parts,
     config: Config,
+    config_bytes: Bytes,
     slot: ObjectId,
+    /// The slot's private key, to which new key generations are sealed.
+    slot_key: SlotKey,
+    argon2_limit: Argon2Limit,
     mode: WriterMode,
     reader: Arc<BlobReader>,
     chunker: Arc<Chunker>,
@@ -171,21 +212,30 @@ impl Repository {
             Err(error) => return Err(error),
         }
         let surroundings = options.open.surroundings.clone();
-        let keyring = Arc::new(Keyring::generate(&surroundings));
+        let keyring = Keyring::generate(&surroundings);
+        let id = RepositoryId::new(surroundings.random());
+        let (secret, label, for_slot) = (secret.clone(), options.label.clone(), surroundings.clone());
+        let (keyring, slot, private) = cpu::block(move || {
+            let (slot, private) = Slot::wrap(&keyring, &secret, id, &label, &for_slot)?;
+            Ok((keyring, slot, private))
+        })
+        .await?;
+        let (slot_id, slot) = slot.to_object();
         let config = Config {
-            repository: RepositoryId::new(surroundings.random()),
+            repository: id,
             created: surroundings.clock.now(),
+            administrator: *keyring.administrator_public(),
+            first_slot: slot_id,
             chunker: options.chunker,
             tree: TreeParameters::default(),
+            features: Features::default(),
+            extensions: Extensions::default(),
         };
-
-        let (secret, id, label) = (secret.clone(), config.repository, options.label.clone());
-        let (wrapping, for_slot) = (Arc::clone(&keyring), surroundings.clone());
-        let slot = cpu::block(move || Slot::wrap(&wrapping, &secret, id, &label, &for_slot)).await?;
-        let (slot_id, slot) = slot.to_object();
+        let config_bytes = Bytes::from(config.seal(&keyring)?);
         store.create(&Name::Key(slot_id).to_string(), slot.into()).await?;
 
-        let repository = Self::assemble(store, keyring, config, slot_id, options.open);
+        let opened = OpenSlot { id: slot_id, keyring, private };
+        let repository = Self::assemble(store, opened, config, config_bytes, options.open);
         match repository.publish_config().await {
             Ok(()) => Ok(repository),
             Err(Unpublished { error, absent }) => {
@@ -201,7 +251,7 @@ impl Repository {
     /// Creates the config, and makes sure that the store would refuse to create it again.
     async fn publish_config(&self) -> Result<(), Unpublished> {
         let store = self.store();
-        let bytes = Bytes::from(self.0.config.seal(self.keyring()));
+        let bytes = self.config_bytes().clone();
         match store.create(layout::CONFIG, bytes.clone()).await {
             Ok(Created::Ours) => {}
             Ok(Created::Theirs) => return Err(Unpublished { error: exists(store), absent: true }),
@@ -220,9 +270,11 @@ impl Repository {
     /// Opens a repository with any of its secrets.
     ///
     /// # Errors
-    /// [`Error::NotFound`] where there is none; [`Error::WrongSecret`]; [`Error::Unsupported`] for a newer format.
+    /// [`Error::NotFound`] where there is none; [`Error::WrongSecret`]; [`Error::OtherRepository`] if its fingerprint
+    /// isn't the one that was asked for; [`Error::Unsupported`] for a newer format, and for what needs a feature that
+    /// this build doesn't have.
     pub async fn open(at: impl Into<Location>, secret: &Secret, options: OpenOptions) -> Result<Self> {
-        let store = Store::connect(&at.into(), Intent::Open)?;
+        let mut store = Store::connect(&at.into(), Intent::Open)?;
         let (bytes, listed) = futures::join!(store.get(layout::CONFIG, CONFIG_MAX), store.list(layout::KEYS));
         let bytes = match bytes {
             Err(error) if error.is_not_found() => {
@@ -231,30 +283,67 @@ impl Repository {
             other => other?,
         };
         let config = Config::parse(&bytes)?;
-        let (slots, damage) = read_slots(&store, listed?).await?;
-        let (tried, secret) = (slots.len(), secret.clone());
-        let opened = cpu::block(move || open_slots(slots, &secret, &bytes)).await?;
-        let (keyring, slot) = opened.ok_or_else(|| no_slot_opens(tried, damage))?;
-        Ok(Self::assemble(store, Arc::new(keyring), config, slot, options))
+        config.require_fingerprint(options.fingerprint, store.description())?;
+        if let Some(feature) = config.needed_to_write() {
+            store = store.read_only(
+                layout::CONFIG,
+                format!("changing the repository needs {feature}; use a version that has it"),
+            );
+        }
+        let Config { repository, administrator, first_slot, .. } = &config;
+        let standing = roster::standing(&store, &listed?, *repository, administrator, *first_slot).await?;
+        let trial = Trial {
+            secret: secret.clone(),
+            limit: options.limit(),
+            config: config.clone(),
+            config_bytes: bytes.clone(),
+        };
+        let last = remembered(options.cache.as_ref(), *repository).await;
+        let opened = trial.open(&store, &standing.slots(), last).await?;
+        standing.teach(&opened.keyring, &opened.id, &opened.private)?;
+        if last != Some(opened.id) {
+            remember(options.cache.as_ref(), *repository, opened.id).await;
+        }
+        Ok(Self::assemble(store, opened, config, bytes, options))
     }
 
-    fn assemble(store: Store, keyring: Arc<Keyring>, config: Config, slot: ObjectId, options: OpenOptions) -> Self {
-        let OpenOptions { cache, mode, node_memory, surroundings } = options;
+    fn assemble(store: Store, opened: OpenSlot, config: Config, config_bytes: Bytes, options: OpenOptions) -> Self {
+        let argon2_limit = options.limit();
+        let OpenOptions { cache, mode, node_memory, surroundings, .. } = options;
+        let OpenSlot { id: slot, keyring, private: slot_key } = opened;
+        let keyring = Arc::new(keyring);
         let cache = cache.map(|folder| folder.join(config.repository.to_string()));
         let index = Arc::new(Index::new(store.clone(), Arc::clone(&keyring), cache));
         let memory = Arc::new(NodeMemory::new(node_memory));
         let (index_of, memory_of) = (Arc::clone(&index), Arc::clone(&memory));
         let reader = Arc::new(BlobReader::new(store.clone(), Arc::clone(&keyring), index_of, memory_of));
         let chunker = Arc::new(Chunker::new(config.chunker, keyring.gear_table()));
-        let splitter = Splitter::new(config.tree.clone(), keyring.tree_cuts());
+        let splitter = Splitter::new(config.tree.clone(), *keyring.tree_cuts());
         let timelines = Timelines::new(store.clone(), Arc::clone(&keyring));
         let parts = Parts { store, keyring, index, memory, surroundings };
-        Self(Arc::new(Inner { parts, config, slot, mode, reader, chunker, splitter, timelines }))
+        Self(Arc::new(Inner {
+            parts,
+            config,
+            config_bytes,
+            slot,
+            slot_key,
+            argon2_limit,
+            mode,
+            reader,
+            chunker,
+            splitter,
+            timelines,
+        }))
     }
 
     /// The repository's random identity.
     pub fn id(&self) -> RepositoryId {
         self.0.config.repository
+    }
+
+    /// What a person compares, or pins with [`OpenOptions::with_fingerprint`], to know that it is this repository.
+    pub fn fingerprint(&self) -> Fingerprint {
+        self.0.config.fingerprint()
     }
 
     /// The sizes that files are cut to.
@@ -326,15 +415,62 @@ impl Repository {
         &self.0.timelines
     }
 
-    /// All key slots; one that is damaged is left out with a warning.
-    pub(crate) async fn slots(&self) -> Result<Vec<(ObjectId, Slot)>> {
+    /// The private key of the slot that the repository was opened with.
+    pub(crate) fn slot_key(&self) -> &SlotKey {
+        &self.0.slot_key
+    }
+
+    /// Refuses what takes the administrator's key, or a build that knows more, where either is missing.
+    pub(crate) fn require_administrator(&self, operation: &'static str) -> Result<()> {
+        self.keyring().require_administrator(operation)?;
+        self.store().require_writable()
+    }
+
+    /// All slots that can be read, and whether the administrator vouches for each; and what holds.
+    pub(crate) async fn slots(&self) -> Result<(Standing, Vec<(ObjectId, Slot)>)> {
         let listed = self.store().list(layout::KEYS).await?;
-        read_slots(self.store(), listed).await.map(|(slots, _)| slots)
+        let standing = self.standing_of(&listed).await?;
+        let members = standing.slots();
+        let mut ids: Vec<_> = listed.iter().filter_map(|listed| key_id(&listed.name)).collect();
+        ids.sort_unstable_by_key(|id| (!members.contains(id), *id));
+        if ids.len() > SHOWN_MAX {
+            tracing::warn!(slots = ids.len(), "only {SHOWN_MAX} key slots are looked at");
+            ids.truncate(SHOWN_MAX);
+        }
+        let read = futures::stream::iter(ids).map(|id| read_slot(self.store(), id)).buffered(CONCURRENCY);
+        let slots: Vec<_> = read.try_filter_map(async |slot| Ok(slot.ok())).try_collect().await?;
+        Ok((standing, slots))
+    }
+
+    /// What holds of the key slots now.
+    pub(crate) async fn standing(&self) -> Result<Standing> {
+        let listed = self.store().list(layout::KEYS).await?;
+        self.standing_of(&listed).await
+    }
+
+    async fn standing_of(&self, listed: &[Listed]) -> Result<Standing> {
+        let Config { repository, administrator, first_slot, .. } = self.config();
+        roster::standing(self.store(), listed, *repository, administrator, *first_slot).await
+    }
+
+    /// What it takes to try another secret on this repository's slots.
+    pub(crate) fn trial(&self, secret: &Secret) -> Trial {
+        Trial {
+            secret: secret.clone(),
+            limit: self.0.argon2_limit,
+            config: self.0.config.clone(),
+            config_bytes: self.0.config_bytes.clone(),
+        }
     }
 
     /// What the config object says.
     pub(crate) fn config(&self) -> &Config {
         &self.0.config
+    }
+
+    /// The config object as stored.
+    pub(crate) fn config_bytes(&self) -> &Bytes {
+        &self.0.config_bytes
     }
 }
 
@@ -352,66 +488,9 @@ fn exists(store: &Store) -> Error {
     )
 }
 
-/// Why no slot opened, of `tried` sound ones: the secret need not be wrong if its slot is damaged.
-fn no_slot_opens(tried: usize, damage: Option<Error>) -> Error {
-    match damage {
-        Some(Error::Corrupt { object, reason }) => {
-            Error::corrupt(object, format!("{reason}, and the secret opens none of the other {tried} key slots"))
-        }
-        Some(damage) => damage,
-        None if tried == 0 => Error::corrupt(layout::KEYS, "no key slot is left"),
-        None => Error::WrongSecret { slots: tried },
-    }
-}
-
-/// Reads the key slots, and says what is wrong with one that can't be used.
-///
-/// A damaged one must not keep the others from opening the repository.
-async fn read_slots(store: &Store, listed: Vec<Listed>) -> Result<(Vec<(ObjectId, Slot)>, Option<Error>)> {
-    let mut ids: Vec<_> = listed.iter().filter_map(|listed| key_id(&listed.name)).collect();
-    ids.sort_unstable();
-    let read = |id: ObjectId| async move {
-        let name = Name::Key(id).to_string();
-        match store.get(&name, SLOT_MAX).await.and_then(|bytes| Slot::parse(&bytes, &id)) {
-            Ok(slot) => Ok(Ok((id, slot))),
-            Err(error @ Error::Store { .. }) => Err(error),
-            Err(error) => {
-                tracing::warn!(name, %error, "a key slot can't be used");
-                Ok(Err(error))
-            }
-        }
-    };
-    let slots: Vec<_> = futures::stream::iter(ids).map(read).buffered(CONCURRENCY).try_collect().await?;
-    let (mut sound, mut damage) = (Vec::new(), None);
-    for slot in slots {
-        match slot {
-            Ok(slot) => sound.push(slot),
-            Err(error) => damage = Some(error),
-        }
-    }
-    Ok((sound, damage))
-}
-
 fn key_id(name: &str) -> Option<ObjectId> {
     match Name::parse(name) {
         Some(Name::Key(id)) => Some(id),
         _ => None,
     }
-}
-
-/// Tries the secret on each slot, until one opens that vouches for the config.
-fn open_slots(slots: Vec<(ObjectId, Slot)>, secret: &Secret, config: &[u8]) -> Result<Option<(Keyring, ObjectId)>> {
-    let mut failure = None;
-    for (id, slot) in slots {
-        match slot.unwrap(secret, &id) {
-            Ok(Some(keyring)) if Config::is_authentic(config, &keyring) => return Ok(Some((keyring, id))),
-            Ok(Some(_)) => {
-                failure =
-                    Some(Error::corrupt(layout::CONFIG, "it was not written by a holder of this repository's keys"));
-            }
-            Ok(None) => {}
-            Err(error) => failure = Some(error),
-        }
-    }
-    failure.map_or(Ok(None), Err)
 }

@@ -62,6 +62,7 @@ impl Repository {
                     Some(Name::Writer(_) | Name::WriterEnd(_)) => &mut stats.writers,
                     Some(
                         Name::Key(_)
+                        | Name::Roster(..)
                         | Name::Config
                         | Name::Probe(_)
                         | Name::Kept(..)

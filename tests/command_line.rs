@@ -155,11 +155,37 @@ fn every_command_speaks_json() {
 }
 
 #[test]
+fn a_rotation_reaches_the_other_key_and_a_fingerprint_is_pinned() {
+    let setting = Setting::created();
+    fs::write(setting.path("other"), [9; 32]).unwrap();
+    setting.succeed(&["key", "add", "--new-key-file", "other", "--append-only"]);
+    assert!(setting.fail(&["key", "add", "--new-key-file", "other"], 1).contains("opens the repository already"));
+    setting.succeed(&["backup", "source"]);
+    let rotated = &setting.objects(&["key", "rotate"])[0];
+    assert_eq!((rotated["type"].as_str(), rotated["generation"].as_u64()), (Some("keys_rotated"), Some(1)));
+    assert_eq!(rotated["keys"].as_array().unwrap().len(), 2);
+    assert!(setting.fail(&["--key-file", "other", "key", "rotate"], 1).contains("append-only"));
+    fs::write(setting.path("source/a"), "hello again\n").unwrap();
+    setting.succeed(&["--key-file", "other", "backup", "source"]);
+    assert_eq!(setting.succeed(&["cat", "latest:source/a"]), "hello again\n");
+    assert_eq!(setting.succeed(&["--key-file", "other", "cat", "default#1:source/a"]), "hello\n");
+
+    let keys = setting.objects(&["key", "list"]);
+    let fingerprint = of_type(&keys, "repository")[0]["fingerprint"].as_str().unwrap().to_owned();
+    assert!(setting.succeed(&["key", "list"]).contains(&fingerprint));
+    setting.succeed(&["--fingerprint", &fingerprint, "snapshots"]);
+    let other = setting.fail(&["--fingerprint", "0123-4567-89ab-cdef-ghjk-mnpq", "snapshots"], 1);
+    assert!(other.contains(&fingerprint), "{other}");
+    setting.fail(&["--fingerprint", "0123", "snapshots"], 2);
+}
+
+#[test]
 fn keys_are_added_listed_and_removed() {
     let setting = Setting::created();
     fs::write(setting.path("phrase"), "correct horse\n").unwrap();
     setting.succeed(&["key", "add", "--new-passphrase-file", "phrase", "--label", "for people"]);
-    let keys = setting.objects(&["key", "list"]);
+    let objects = setting.objects(&["key", "list"]);
+    let keys = of_type(&objects, "key");
     let kinds: Vec<_> = keys.iter().map(|key| key["kind"].as_str().unwrap()).collect();
     assert_eq!(kinds, ["key", "passphrase"]);
     assert!(setting.succeed(&["key", "list"]).contains("for people"));

@@ -26,7 +26,7 @@ const LAYERS: &[(&str, &[&[&str]])] = &[
             &["registration"],
         ],
     ),
-    ("repository", &[&["config", "slot"], &["repository"]]),
+    ("repository", &[&["config", "slot"], &["roster"], &["repository"]]),
     (
         "operations",
         &[

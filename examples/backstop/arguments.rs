@@ -4,7 +4,7 @@ mod retention;
 
 use std::path::PathBuf;
 
-use backstop::{Key, Moment};
+use backstop::{Fingerprint, Key, Moment};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -44,6 +44,10 @@ pub(crate) struct Global {
     /// Takes the key from a file of 32 random bytes [env: BACKSTOP_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) key_file: Option<PathBuf>,
+
+    /// Opens no repository but the one with this fingerprint, which `init` and `key list` show
+    #[arg(long, global = true, value_name = "FINGERPRINT", env = "BACKSTOP_FINGERPRINT")]
+    pub(crate) fingerprint: Option<Fingerprint>,
 
     /// Prints one JSON object a line
     #[arg(long, global = true)]
@@ -336,6 +340,8 @@ pub(crate) enum KeyCommand {
     Add(KeyAddArguments),
     /// Takes a key away
     Remove(KeyRemoveArguments),
+    /// Seals what is written from now on so that keys which were removed can't read it
+    Rotate,
 }
 
 #[derive(Debug, Args)]

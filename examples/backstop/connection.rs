@@ -49,6 +49,9 @@ fn options(global: &Global) -> OpenOptions {
     if let Some(folder) = cache_folder(global) {
         options = options.with_cache(folder);
     }
+    if let Some(fingerprint) = global.fingerprint {
+        options = options.with_fingerprint(fingerprint);
+    }
     if global.single_writer { options.with_single_writer() } else { options }
 }
 

@@ -6,10 +6,10 @@
 
 use backstop::{
     BackupReport, Change, CheckReport, Entry, EntryKind, FileTime, Finding, FindingKind, ForgetPlan, ForgetReport,
-    ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeySlot, MergePlan, MergeReport, Metadata, Mismatch, PackFate,
-    PackReason, Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository, RepositoryStats,
-    RestoreReport, Right, Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, StoreOperation, StoreRights,
-    Timestamp, Usage, WaitingFor,
+    ForgottenSnapshot, GcPlan, GcReport, Key, KeyKind, KeyRotation, KeySlot, MergePlan, MergeReport, Metadata,
+    Mismatch, PackFate, PackReason, Phase, Posix, RepairAction, RepairPlan, RepairReport, RepairStep, Repository,
+    RepositoryStats, RestoreReport, Right, Snapshot, SnapshotDecision, SnapshotLoss, SnapshotStats, StoreOperation,
+    StoreRights, Timestamp, Usage, WaitingFor,
 };
 use serde_json::{Map, Value, json};
 
@@ -67,7 +67,12 @@ pub(crate) fn failure(path: &str, reason: &str) -> Value {
 }
 
 pub(crate) fn created(repository: &Repository, location: &str) -> Value {
-    json!({"type": "repository", "id": repository.id().to_string(), "location": location})
+    json!({
+        "type": "repository",
+        "id": repository.id().to_string(),
+        "fingerprint": repository.fingerprint().to_string(),
+        "location": location,
+    })
 }
 
 pub(crate) fn rights(rights: &StoreRights, mismatches: &[(StoreOperation, Mismatch)]) -> Value {
@@ -291,7 +296,13 @@ pub(crate) fn key(slot: &KeySlot) -> Value {
         "created": time(slot.created),
         "append_only": slot.append_only,
         "current": slot.current,
+        "authentic": slot.authentic,
     })
+}
+
+pub(crate) fn keys_rotated(rotation: &KeyRotation) -> Value {
+    let keys: Vec<_> = rotation.keys.iter().map(ToString::to_string).collect();
+    json!({"type": "keys_rotated", "generation": rotation.generation, "keys": keys})
 }
 
 pub(crate) fn key_removed(slot: &KeySlot) -> Value {
@@ -302,6 +313,7 @@ pub(crate) fn key_kind(kind: KeyKind) -> &'static str {
     match kind {
         KeyKind::Passphrase => "passphrase",
         KeyKind::RawKey => "key",
+        KeyKind::Newer => "newer",
         _ => "other",
     }
 }

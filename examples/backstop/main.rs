@@ -72,6 +72,7 @@ async fn run(arguments: Arguments) -> Result<Done, Trouble> {
         Command::Key(KeyCommand::List) => commands::key_list(&global, &mut output).await,
         Command::Key(KeyCommand::Add(arguments)) => commands::key_add(&global, &arguments, &mut output).await,
         Command::Key(KeyCommand::Remove(arguments)) => commands::key_remove(&global, &arguments, &mut output).await,
+        Command::Key(KeyCommand::Rotate) => commands::key_rotate(&global, &mut output).await,
         Command::Probe(arguments) => commands::probe(&global, &arguments, &mut output).await,
         Command::Stats => commands::stats(&global, &mut output).await,
         Command::Merge(arguments) => commands::merge(&global, &arguments, &mut output).await,

@@ -23,7 +23,7 @@ impl Tree {
     /// Builds a tree of this many entries.
     pub fn build(entries: u64) -> Result<Self> {
         let keyring = Keyring::generate(&Surroundings::default());
-        let splitter = Splitter::new(TreeParameters::default(), keyring.tree_cuts());
+        let splitter = Splitter::new(TreeParameters::default(), *keyring.tree_cuts());
         let mut nodes = Nodes { keyring, stored: HashMap::new() };
         let mut builder = TreeBuilder::new(splitter.clone());
         for number in 0..entries {

@@ -1,6 +1,6 @@
 //! Verifies what stands by itself: config, key slots, snapshot records, registrations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 
@@ -14,6 +14,7 @@ use crate::kept::{self, Kept, Newest};
 use crate::layout::{self, CommitName, Name};
 use crate::registration::{RegistrationRecord, registered};
 use crate::repository::Repository;
+use crate::roster::{ROSTER_MAX, Roster};
 use crate::slot::{SLOT_MAX, Slot};
 use crate::snapshot::{Body, Content, Lines, Placed, UNREACHED};
 
@@ -115,11 +116,22 @@ impl Repository {
 
     pub(super) async fn check_keys(&self, findings: &mut Findings) -> Result<()> {
         let mut sound = 0;
+        let standing = self.standing().await?;
+        let mut missing: BTreeSet<_> = standing.slots().into_iter().collect();
         for (name, _) in self.list_known(layout::KEYS, findings).await? {
-            let Name::Key(id) = name else { continue };
+            let Name::Key(id) = name else {
+                self.check_roster(name, findings).await?;
+                continue;
+            };
+            let named = missing.remove(&id);
             let read = self.store().get(&name.to_string(), SLOT_MAX).await;
             match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
-                Ok(slot) if slot.repository() == self.id() => sound += 1,
+                Ok(slot) if slot.repository() == self.id() && named => sound += 1,
+                Ok(slot) if slot.repository() == self.id() => {
+                    let problem = "no administrator vouches for it, so it opens nothing: it was removed and put back, \
+                                   or planted, or its addition was cut off";
+                    findings.add_new(FindingKind::Leftover, name, problem);
+                }
                 Ok(_) => {
                     let problem = "it belongs to another repository, or to one whose creation was cut off here";
                     findings.add_new(FindingKind::Leftover, name, problem);
@@ -129,9 +141,26 @@ impl Repository {
                 Err(error) => findings.add_error(error)?,
             }
         }
+        for id in missing.into_iter().filter(|id| *id != self.slot() || sound > 0) {
+            findings.add_new(FindingKind::Missing, Name::Key(id), "a key slot that should open the repository is gone");
+        }
         if sound == 0 {
             let problem = "no key slot is left that could open the repository again";
             findings.add_new(FindingKind::Missing, layout::KEYS, problem);
+        }
+        Ok(())
+    }
+
+    async fn check_roster(&self, name: Name, findings: &mut Findings) -> Result<()> {
+        let read = self.store().get(&name.to_string(), ROSTER_MAX).await;
+        match read.and_then(|bytes| Roster::open(&bytes, name, self.id(), self.keyring().administrator_public())) {
+            Ok(Some(_)) => {}
+            Ok(None) => {
+                let problem = "it isn't signed by an administrator, and is ignored";
+                findings.add_new(FindingKind::Leftover, name, problem);
+            }
+            Err(Error::NotFound { .. }) => {}
+            Err(error) => findings.add_error(error)?,
         }
         Ok(())
     }

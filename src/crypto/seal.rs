@@ -32,6 +32,7 @@ pub(crate) enum Kind {
     Collection = 7,
     Kept = 8,
     RegistrationEnd = 9,
+    Roster = 10,
 }
 
 impl Kind {
@@ -47,6 +48,7 @@ impl Kind {
             Self::Collection,
             Self::Kept,
             Self::RegistrationEnd,
+            Self::Roster,
         ];
         kinds.into_iter().find(|kind| *kind as u8 == number)
     }
@@ -139,6 +141,16 @@ impl Opener {
 #[expect(clippy::expect_used, reason = "the length of the key is fixed by its type")]
 fn aead_key(key: &[u8; 32]) -> LessSafeKey {
     LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key).expect("a 32-byte key"))
+}
+
+/// A key for one message alone, sealed under [`zero_nonce`].
+pub(super) fn once_key(key: &[u8; 32]) -> LessSafeKey {
+    aead_key(key)
+}
+
+/// The nonce of a key's only message.
+pub(super) fn zero_nonce() -> Nonce {
+    nonce(0)
 }
 
 fn nonce(number: u32) -> Nonce {

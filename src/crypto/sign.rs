@@ -6,7 +6,7 @@
 use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 
 /// The public half of the administrator's key.
-pub(super) type PublicKey = [u8; 32];
+pub(crate) type PublicKey = [u8; 32];
 
 /// What the administrator puts under a message.
 pub(crate) type Signature = [u8; 64];
@@ -33,7 +33,7 @@ impl Signer {
 }
 
 /// Whether the holder of a key signed a message.
-pub(super) fn is_signed(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
+pub(crate) fn is_signed(key: &PublicKey, message: &[u8], signature: &Signature) -> bool {
     UnparsedPublicKey::new(&ED25519, key).verify(message, signature).is_ok()
 }
 

@@ -1,16 +1,17 @@
-//! Wrapping the keyring for one secret.
+//! Wrapping a slot's private key and the keyring for one secret.
 //!
 //! A passphrase is stretched with Argon2id (RFC 9106), a raw key is only mixed
-//! with the slot's salt; the result is the AES-256-GCM key for one message, the
-//! keyring. The salt is fresh for every slot, so the nonce can be zero.
+//! with the slot's salt; the result is the AES-256-GCM key for one message. The
+//! salt is fresh for every slot, so the nonce can be zero.
 
 use argon2::{Algorithm, Argon2, Params, Version};
-use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+use aws_lc_rs::aead::{Aad, LessSafeKey};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
-use crate::clock::Surroundings;
-use crate::codec::{Decode, Encode};
+use crate::codec::{self, Decode, Encode};
+use crate::crypto::grant::SlotKey;
 use crate::crypto::keyring::Keyring;
+use crate::crypto::seal::{TAG_LEN, once_key, zero_nonce};
 use crate::error::{Error, Result};
 
 /// Argon2id memory in KiB, passes and lanes for new slots (RFC 9106's second recommendation).
@@ -18,11 +19,12 @@ const MEMORY_KIB: u32 = 64 << 10;
 const PASSES: u32 = 3;
 const LANES: u32 = 4;
 
-/// What a hostile slot may make us spend at most, since its parameters are used before anything vouches for them:
-/// 1 GiB, and 4 GiB written over all passes.
-const MEMORY_KIB_MAX: u32 = 1 << 20;
-const WRITTEN_KIB_MAX: u64 = 4 << 20;
+/// More lanes than any slot has.
 const LANES_MAX: u32 = 64;
+
+/// The number of a way to stretch a secret.
+const ARGON2ID: u32 = 0;
+const KEYED: u32 = 1;
 
 const RAW_KEY: &str = "backstop v1 raw key slot";
 
@@ -68,85 +70,148 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// How a secret becomes a wrapping key.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) enum Kdf {
-    /// Argon2id, version 0x13, over the passphrase's UTF-8 bytes.
-    Argon2id { memory_kib: u32, passes: u32, lanes: u32 },
-    /// BLAKE3 over the raw key.
-    RawKey,
+/// What stretching a passphrase may cost at most: a slot's parameters are used before its secret has proven anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Argon2Limit {
+    pub(crate) memory_kib: u32,
+    pub(crate) passes: u32,
 }
 
-/// A keyring sealed for one secret.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(crate) struct WrappedKeyring {
-    pub(crate) kdf: Kdf,
-    salt: [u8; 32],
-    sealed: Vec<u8>,
-}
-
-impl WrappedKeyring {
-    /// Wraps `keyring` for `secret`; `context` (what the slot belongs to and says of itself) is authenticated with it.
-    ///
-    /// Takes a tenth of a second and 64 MiB for a passphrase: call it on a thread that may be busy.
-    pub(crate) fn wrap(
-        keyring: &Keyring,
-        secret: &Secret,
-        context: &[u8],
-        surroundings: &Surroundings,
-    ) -> Result<Self> {
-        let kdf = match secret.0 {
-            Inner::Passphrase(_) => Kdf::Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES },
-            Inner::Key(_) => Kdf::RawKey,
-        };
-        let salt = surroundings.random();
-        let key = kdf.stretch(secret, &salt, "the new key slot")?;
-        let mut sealed = keyring.to_bytes().to_vec();
-        key.seal_in_place_append_tag(zero_nonce(), Aad::from(context), &mut sealed)
-            .map_err(|_| Error::worker("AES-GCM refused to seal the keyring"))?;
-        Ok(Self { kdf, salt, sealed })
-    }
-
-    /// Opens the keyring, or returns nothing if `secret` is not this slot's; `object` names the slot in errors.
-    pub(crate) fn unwrap(&self, secret: &Secret, context: &[u8], object: &str) -> Result<Option<Keyring>> {
-        if secret.is_passphrase() != matches!(self.kdf, Kdf::Argon2id { .. }) {
-            return Ok(None);
-        }
-        let key = self.kdf.stretch(secret, &self.salt, object)?;
-        let mut message = Zeroizing::new(self.sealed.clone());
-        match key.open_in_place(zero_nonce(), Aad::from(context), &mut message) {
-            Ok(plain) => Keyring::from_bytes(plain, object).map(Some),
-            Err(_) => Ok(None),
-        }
+impl Default for Argon2Limit {
+    /// What this build's own slots cost.
+    fn default() -> Self {
+        Self { memory_kib: MEMORY_KIB, passes: PASSES }
     }
 }
+
+/// KiB that Argon2id writes over all passes; 0 for a raw key.
+pub(crate) type Cost = u64;
+
+/// How a secret becomes a wrapping key. A number that isn't known is some later build's.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Kdf {
+    number: u32,
+    parameters: Vec<u8>,
+}
+
+/// The parameters of Argon2id, version 0x13, over the passphrase's UTF-8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct Argon2id {
+    pub(crate) memory_kib: u32,
+    pub(crate) passes: u32,
+    pub(crate) lanes: u32,
+}
+
+/// A secret, stretched for one slot.
+pub(crate) struct Stretched(LessSafeKey);
+
+/// Bytes by which what [`Stretched::wrap`] returns is longer than the keyring.
+pub(crate) const PRIVATE_OVERHEAD: usize = SlotKey::LEN + TAG_LEN;
 
 impl Kdf {
-    fn stretch(&self, secret: &Secret, salt: &[u8; 32], object: &str) -> Result<LessSafeKey> {
-        let mut key = Zeroizing::new([0; 32]);
-        match (self, &secret.0) {
-            (Kdf::Argon2id { memory_kib, passes, lanes }, Inner::Passphrase(passphrase)) => {
-                let written_kib = u64::from(*memory_kib) * u64::from(*passes);
-                if *memory_kib > MEMORY_KIB_MAX || written_kib > WRITTEN_KIB_MAX || *lanes > LANES_MAX {
-                    let reason = "its Argon2id parameters are beyond 1 GiB, 4 GiB over all passes, or 64 lanes";
+    /// How this build stretches a secret.
+    pub(crate) fn for_secret(secret: &Secret) -> Self {
+        match secret.0 {
+            Inner::Passphrase(_) => Self::argon2id(Argon2id { memory_kib: MEMORY_KIB, passes: PASSES, lanes: LANES }),
+            Inner::Key(_) => Self { number: KEYED, parameters: Vec::new() },
+        }
+    }
+
+    pub(crate) fn argon2id(parameters: Argon2id) -> Self {
+        Self { number: ARGON2ID, parameters: codec::encode(&parameters) }
+    }
+
+    /// Whether it takes a passphrase; nothing if this build doesn't know.
+    pub(crate) fn takes_passphrase(&self) -> Option<bool> {
+        match self.number {
+            ARGON2ID => Some(true),
+            KEYED => Some(false),
+            _ => None,
+        }
+    }
+
+    /// What it costs to stretch a secret, or why this build doesn't do it; `object` names the slot.
+    pub(crate) fn cost(&self, limit: &Argon2Limit, object: &str) -> Result<Cost> {
+        match self.number {
+            ARGON2ID => {
+                let Argon2id { memory_kib, passes, lanes } = codec::decode(&self.parameters, object)?;
+                let written = |memory, passes| u64::from(memory) * u64::from(passes);
+                let cost = written(memory_kib, passes);
+                if memory_kib > limit.memory_kib || cost > written(limit.memory_kib, limit.passes) || lanes > LANES_MAX
+                {
+                    let reason = format!(
+                        "its Argon2id takes {} MiB, {passes} passes and {lanes} lanes, which is more than this build \
+                         spends unless told to: allow more when opening, if you trust the repository",
+                        memory_kib >> 10
+                    );
                     return Err(Error::unsupported(object, reason));
                 }
-                Params::new(*memory_kib, *passes, *lanes, Some(key.len()))
+                Ok(cost)
+            }
+            KEYED if self.parameters.is_empty() => Ok(0),
+            KEYED => Err(Error::corrupt(object, "a raw key takes no parameters")),
+            number => {
+                let reason = format!(
+                    "it needs a newer version: it stretches its secret in a way (number {number}) \
+                     that this build doesn't know"
+                );
+                Err(Error::unsupported(object, reason))
+            }
+        }
+    }
+
+    /// Stretches `secret` for the slot with `salt`; nothing if the slot takes another kind of secret.
+    ///
+    /// Takes a tenth of a second and 64 MiB for a passphrase: call it on a thread that may be busy.
+    pub(crate) fn stretch(
+        &self,
+        secret: &Secret,
+        salt: &[u8; 32],
+        limit: &Argon2Limit,
+        object: &str,
+    ) -> Result<Option<Stretched>> {
+        if self.takes_passphrase() == Some(!secret.is_passphrase()) {
+            return Ok(None);
+        }
+        self.cost(limit, object)?;
+        let mut key = Zeroizing::new([0; 32]);
+        match &secret.0 {
+            Inner::Passphrase(passphrase) => {
+                let Argon2id { memory_kib, passes, lanes } = codec::decode(&self.parameters, object)?;
+                Params::new(memory_kib, passes, lanes, Some(key.len()))
                     .map(|parameters| Argon2::new(Algorithm::Argon2id, Version::V0x13, parameters))
                     .and_then(|argon| argon.hash_password_into(passphrase.as_bytes(), salt, key.as_mut()))
                     .map_err(|error| Error::unsupported(object, format!("Argon2id failed: {error}")))?;
             }
-            (Kdf::RawKey, Inner::Key(raw)) => {
+            Inner::Key(raw) => {
                 let context = Zeroizing::new(blake3::derive_key(RAW_KEY, raw));
                 *key = *blake3::keyed_hash(&context, salt).as_bytes();
             }
-            _ => return Err(Error::worker("a secret was tried on a slot of another kind")),
         }
-        #[expect(clippy::expect_used, reason = "the length of the key is fixed by its type")]
-        Ok(LessSafeKey::new(UnboundKey::new(&AES_256_GCM, key.as_ref()).expect("a 32-byte key")))
+        Ok(Some(Stretched(once_key(&key))))
     }
 }
 
-fn zero_nonce() -> Nonce {
-    Nonce::assume_unique_for_key([0; NONCE_LEN])
+impl Stretched {
+    /// Wraps a slot's private key and the keyring; `context` (what the slot says of itself) is authenticated with them.
+    pub(crate) fn wrap(&self, private: &SlotKey, keyring: &Keyring, context: &[u8]) -> Result<Vec<u8>> {
+        let keyring = keyring.to_bytes();
+        let mut message = Vec::with_capacity(keyring.len() + PRIVATE_OVERHEAD);
+        message.extend_from_slice(private.as_bytes());
+        message.extend_from_slice(&keyring);
+        self.0
+            .seal_in_place_append_tag(zero_nonce(), Aad::from(context), &mut message)
+            .map_err(|_| Error::worker("AES-GCM refused to seal the keyring"))?;
+        Ok(message)
+    }
+
+    /// Opens both, or returns nothing if the slot is another secret's; `object` names the slot in errors.
+    pub(crate) fn unwrap(&self, sealed: &[u8], context: &[u8], object: &str) -> Result<Option<(SlotKey, Keyring)>> {
+        let mut message = Zeroizing::new(sealed.to_vec());
+        let Ok(plain) = self.0.open_in_place(zero_nonce(), Aad::from(context), &mut message) else { return Ok(None) };
+        let (private, keyring) = plain
+            .split_first_chunk::<{ SlotKey::LEN }>()
+            .ok_or_else(|| Error::corrupt(object, "what it seals ends too early"))?;
+        Ok(Some((SlotKey::from_bytes(*private), Keyring::from_bytes(keyring, object)?)))
+    }
 }

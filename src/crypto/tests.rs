@@ -4,10 +4,11 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::signature::{Ed25519KeyPair, KeyPair};
 
 use super::*;
+use crate::codec;
 use crate::error::{Error, Result};
 use crate::testing::{assert_golden, each_damage, fixed, keyring, stranger};
 
-const KINDS: [Kind; 9] = [
+const KINDS: [Kind; 10] = [
     Kind::Config,
     Kind::KeySlot,
     Kind::Pack,
@@ -17,6 +18,7 @@ const KINDS: [Kind; 9] = [
     Kind::Collection,
     Kind::Kept,
     Kind::RegistrationEnd,
+    Kind::Roster,
 ];
 const PARTS: [Part; 6] = [Part::Body, Part::Data, Part::Nodes, Part::Footer, Part::Page, Part::PackTable];
 
@@ -76,15 +78,15 @@ fn only_the_administrator_signs_and_everyone_can_tell() {
 fn derived_keys_are_what_the_format_says() {
     let (keyring, [identity, sealing]) = (keyring(), secrets());
     let administrator = administrator();
-    assert_eq!(keyring.to_bytes().to_vec(), [&identity[..], &[1], &sealing, &administrator].concat());
-    let append_only = [&identity[..], &[1], &sealing, &[0], &administrator[33..]].concat();
+    assert_eq!(keyring.to_bytes().to_vec(), [&identity[..], &[1, 0], &sealing, &administrator].concat());
+    let append_only = [&identity[..], &[1, 0], &sealing, &[0], &administrator[33..]].concat();
     assert_eq!(keyring.append_only().to_bytes().to_vec(), append_only);
     let keyed = |context: &str, message: &[u8]| blake3::keyed_hash(&blake3::derive_key(context, &identity), message);
     assert_eq!(keyring.chunk_id().id(b"x").as_bytes()[..], keyed("backstop v1 chunk id", b"x").as_bytes()[..20]);
     assert_eq!(keyring.node_id().id(b"x").as_bytes()[..], keyed("backstop v1 node id", b"x").as_bytes()[..20]);
     assert_eq!(keyring.series_tag("s").as_bytes()[..], keyed("backstop v1 series tag", b"s").as_bytes()[..16]);
     assert_eq!(keyring.config_mac(b"c"), keyed("backstop v1 config authentication", b"c"));
-    assert_eq!(keyring.tree_cuts(), blake3::derive_key("backstop v1 tree cuts", &identity));
+    assert_eq!(*keyring.tree_cuts(), blake3::derive_key("backstop v1 tree cuts", &identity));
     let mut gear = [0; 2048];
     let context = "backstop v1 chunker gear table";
     blake3::Hasher::new_derive_key(context).update(&identity).finalize_xof().fill(&mut gear);
@@ -175,7 +177,7 @@ fn a_message_opens_in_its_place_alone() {
 #[test]
 fn generations_are_told_apart() {
     let [identity, first] = secrets();
-    let encoded = [&identity[..], &[2], &first, &[9; 32], &administrator()].concat();
+    let encoded = [&identity[..], &[2, 0], &first, &[1], &[9; 32], &administrator()].concat();
     let rotated = Keyring::from_bytes(&encoded, "it").unwrap();
     let surroundings = fixed();
     let mut sealer = rotated.sealer(Kind::Snapshot, &surroundings);
@@ -189,7 +191,8 @@ fn generations_are_told_apart() {
     assert_eq!(message, b"new");
     assert_eq!(rotated.chunk_id().id(b"x"), keyring().chunk_id().id(b"x"), "names outlive a rotation");
     for generation in [2, u32::MAX] {
-        assert!(rotated.opener(Kind::Snapshot, generation, &salt, "it").is_err(), "{generation}");
+        let refused = rotated.opener(Kind::Snapshot, generation, &salt, "it").err().unwrap();
+        assert!(matches!(&refused, Error::Unsupported { reason, .. } if reason.contains(&generation.to_string())));
     }
 }
 
@@ -200,9 +203,17 @@ fn keyrings_are_decoded_with_care() {
         assert!(Keyring::from_bytes(&sound[..length], "it").unwrap_err().is_corrupt(), "cut to {length}");
     }
     assert!(Keyring::from_bytes(&[&sound[..], &[0]].concat(), "it").is_err());
-    assert!(Keyring::from_bytes(&[0; 33], "it").is_err(), "no generation");
-    let many = [&[0; 32][..], &[251, 0x01, 0x10], &vec![0; 4097 * 32], &administrator()].concat();
-    assert!(Keyring::from_bytes(&many, "it").is_err(), "too many generations");
+    let of = |generations: &[u32]| {
+        let generations: Vec<_> = generations.iter().map(|generation| (*generation, [0u8; 32])).collect();
+        let bytes = [&[0; 32][..], &codec::encode(&generations), &administrator()].concat();
+        Keyring::from_bytes(&bytes, "it").map(|keyring| (keyring.to_bytes().len(), bytes.len()))
+    };
+    assert!(of(&[]).is_err(), "no generation");
+    assert!(of(&[0, 0]).is_err() && of(&[1, 0]).is_err(), "out of order");
+    assert!(of(&[0, 2]).is_ok(), "one isn't known");
+    let most: Vec<u32> = (u32::MAX - 1023..=u32::MAX).collect();
+    assert!(of(&most).unwrap().0 <= KEYRING_MAX, "as long as it gets");
+    assert!(of(&[&[0], &most[..]].concat()).is_err(), "too many generations");
     let mut two = sound.to_vec();
     *two.last_mut().unwrap() ^= 1;
     assert!(Keyring::from_bytes(&two, "it").is_err(), "the public half is another's");
@@ -214,7 +225,7 @@ fn kinds_have_numbers() {
         assert_eq!(kind as u8, number);
         assert_eq!(Kind::from_number(number), Some(kind));
     }
-    assert!([0, 10, 255].iter().all(|number| Kind::from_number(*number).is_none()));
+    assert!([0, 11, 255].iter().all(|number| Kind::from_number(*number).is_none()));
     assert_eq!(PARTS.map(|part| part as u8), [0, 1, 2, 3, 4, 5]);
 }
 
@@ -222,5 +233,62 @@ fn kinds_have_numbers() {
 fn secrets_are_not_shown() {
     assert_eq!(format!("{:?}", Secret::passphrase("swordfish")), "Secret::passphrase(..)");
     assert_eq!(format!("{:?}", Secret::key([7; 32])), "Secret::key(..)");
-    assert!(!format!("{:?}", keyring()).contains(|c: char| c.is_ascii_digit() && c != '1'));
+    assert!(!format!("{:?}", keyring()).contains(|c: char| c.is_ascii_digit() && c != '0'));
+}
+
+#[test]
+fn a_new_generation_is_learnt_with_those_before_it() {
+    let surroundings = fixed();
+    let (keyring, reader) = (keyring(), keyring().append_only());
+    let message = |keyring: &Keyring| {
+        let mut sealer = keyring.sealer(Kind::Snapshot, &surroundings);
+        let mut message = b"new".to_vec();
+        sealer.seal(Part::Body, "", &mut message).unwrap();
+        (*sealer.salt(), sealer.generation(), message)
+    };
+    for expected in 1..4 {
+        assert_eq!(keyring.rotate(&surroundings), Some(expected));
+    }
+    let (salt, generation, mut sealed) = message(&keyring);
+    assert_eq!(generation, 3);
+    let history = keyring.seal_history(b"context").unwrap();
+    let secret = keyring.newest_secret();
+    each_damage(&history, |what, damaged| {
+        assert!(reader.learn(3, &secret, damaged, b"context", "it").is_err(), "{what}");
+    });
+    assert!(reader.learn(3, &secret, &history, b"other", "it").is_err());
+    assert!(reader.learn(3, &[0; 32], &history, b"context", "it").is_err());
+    assert!(reader.learn(1, &secret, &history, b"context", "it").is_err(), "older than its own history");
+    assert!(reader.learn(2, &secret, &history, b"context", "it").is_err(), "generation 2 has another secret");
+    assert_eq!(reader.generation(), 0, "nothing was learnt");
+    assert!(matches!(reader.opener(Kind::Snapshot, 3, &salt, "it"), Err(Error::Unsupported { .. })));
+    reader.learn(3, &secret, &history, b"context", "it").unwrap();
+    reader.learn(3, &secret, &history, b"context", "it").unwrap();
+    reader.opener(Kind::Snapshot, 3, &salt, "it").unwrap().open(0, Part::Body, "", &mut sealed, "it").unwrap();
+    assert_eq!(message(&reader).1, 3, "and seals under it");
+    assert_eq!(reader.to_bytes(), keyring.append_only().to_bytes());
+
+    let full = Keyring::generate(&surroundings);
+    for _ in 1..1024 {
+        full.rotate(&surroundings).unwrap();
+    }
+    assert_eq!(full.rotate(&surroundings), None, "there is an end to it");
+}
+
+#[test]
+fn a_grant_opens_with_its_key_and_context_alone() {
+    let surroundings = fixed();
+    let (key, other) = (SlotKey::generate(&surroundings), SlotKey::generate(&surroundings));
+    let grant = Grant::seal(&[9; 32], &key.public().unwrap(), b"context", &surroundings).unwrap();
+    assert_eq!(**grant.open(&key, b"context").unwrap().as_ref().unwrap(), [9; 32]);
+    assert!(grant.open(&other, b"context").unwrap().is_none() && grant.open(&key, b"").unwrap().is_none());
+    let encoded = codec::encode(&grant);
+    assert_eq!(encoded.len(), 80);
+    crate::testing::each_flip(&encoded, |what, damaged| {
+        let opened = codec::decode::<Grant>(damaged, "it").unwrap().open(&key, b"context").unwrap();
+        // The highest bit of an X25519 public key doesn't count, but HPKE binds it all the same.
+        assert!(opened.is_none(), "{what}");
+    });
+    let again = Grant::seal(&[9; 32], &key.public().unwrap(), b"context", &surroundings).unwrap();
+    assert_ne!(grant, again, "each is sealed under a key of its own");
 }

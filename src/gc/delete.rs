@@ -114,12 +114,10 @@ impl Repository {
         Ok(())
     }
 
-    /// Deletes key slots that open another repository: a creation that was cut off leaves one behind.
+    /// Deletes key slots that open nothing: a creation or an addition that was cut off leaves one behind.
     async fn tidy_slots(&self, report: &mut GcReport) -> Result<()> {
-        for (id, slot) in self.slots().await? {
-            if slot.repository() != self.id() && id != self.slot() {
-                self.remove(Name::Key(id), report).await?;
-            }
+        for id in self.needless_slots().await? {
+            self.remove(Name::Key(id), report).await?;
         }
         Ok(())
     }

@@ -265,7 +265,7 @@ impl Repository {
     /// # Errors
     /// [`Error::AppendOnly`] if the repository was opened with a secret that may not delete.
     pub async fn gc(&self, plan: GcPlan, progress: Arc<dyn Progress>) -> Result<GcReport> {
-        self.keyring().require_administrator("collect garbage")?;
+        self.require_administrator("collect garbage")?;
         let mut report = GcReport::default();
         // What a writer added in order to end has no further use, whatever else there is to do.
         report.registrations_cleared = clear_ended(self.parts()).await?;

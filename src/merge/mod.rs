@@ -144,7 +144,7 @@ impl Repository {
     /// # Ok(()) }
     /// ```
     pub async fn merge(&self, plan: &MergePlan) -> Result<MergeReport> {
-        self.keyring().require_administrator("merge")?;
+        self.require_administrator("merge")?;
         let collections = Collections::new(self.parts().clone());
         let mut report = MergeReport::default();
         let (before, inherited) = loop {

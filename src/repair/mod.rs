@@ -169,7 +169,7 @@ impl Repository {
     /// [`Error::AppendOnly`] if the repository was opened with a secret that may not delete; [`Error::Conflict`] if
     /// something changed since: plan anew.
     pub async fn repair(&self, plan: RepairPlan, progress: Arc<dyn Progress>) -> Result<RepairReport> {
-        self.keyring().require_administrator("repair")?;
+        self.require_administrator("repair")?;
         self.carry_out(plan, progress).await
     }
 }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::collection::{self, Collections, Numbers};
 use crate::config::{CONFIG_MAX, Config};
 use crate::error::{Error, Result};
-use crate::id::SeriesTag;
+use crate::id::{ObjectId, SeriesTag};
 use crate::kept::{self, Kept, Newest};
 use crate::layout::{self, CommitName, Name};
 use crate::object::{self, HEADER_LEN};
@@ -15,6 +15,7 @@ use crate::registration::{open_registration, registered};
 use crate::repair::records::GAP_MAX;
 use crate::repair::{RepairAction, RepairOptions, Steps, said, said_there};
 use crate::repository::Repository;
+use crate::roster::{ROSTER_MAX, Roster};
 use crate::slot::{SLOT_MAX, Slot};
 
 /// Something to be done with one small object.
@@ -23,6 +24,8 @@ pub(super) enum Task {
     /// These bytes belong under the name; what is there is damaged.
     Put(Name, Bytes),
     Delete(Name),
+    /// A key slot that is lost goes from the roster as well.
+    RemoveKey(ObjectId),
     /// A list of what counts follows a damaged one, which is then deleted, or replaced by the copy's bytes.
     Publish(Publication),
     /// An empty collection follows damaged ones.
@@ -116,7 +119,7 @@ impl Repository {
     }
 
     async fn plan_config(&self, small: &mut Small, steps: &mut Steps) -> Result<()> {
-        let wanted = Bytes::from(self.config().seal(self.keyring()));
+        let wanted = self.config_bytes().clone();
         let problem = match self.store().get(layout::CONFIG, CONFIG_MAX).await {
             Ok(bytes) if bytes == wanted => return Ok(()),
             Ok(bytes) => match Config::parse(&bytes) {
@@ -134,11 +137,54 @@ impl Repository {
         Ok(())
     }
 
+    /// A damaged roster is copied, or goes: then the one before it holds.
+    async fn plan_roster(
+        &self,
+        name: Name,
+        options: &RepairOptions,
+        small: &mut Small,
+        steps: &mut Steps,
+    ) -> Result<()> {
+        let open = |bytes: &[u8]| Roster::open(bytes, name, self.id(), self.keyring().administrator_public());
+        let problem = match self.store().get(&name.to_string(), ROSTER_MAX).await.and_then(|bytes| open(&bytes)) {
+            Err(Error::Corrupt { reason, .. }) => reason,
+            Err(error @ Error::Store { .. }) => return Err(error),
+            // What is newer, or isn't the administrator's, does no harm.
+            _ => return Ok(()),
+        };
+        let is_sound = |bytes: &[u8]| match open(bytes)? {
+            Some(_) => Ok(()),
+            None => Err(Error::corrupt(name, "it isn't the administrator's")),
+        };
+        let there = match &options.other {
+            Some(other) => other.sound_bytes(&name, ROSTER_MAX, is_sound).await?,
+            None => None,
+        };
+        match there {
+            Some(bytes) => {
+                steps.add(name, problem, RepairAction::CopyObject);
+                small.tasks.push(Task::Put(name, bytes));
+            }
+            None => {
+                let advice =
+                    "the change of keys that it was is undone if it was the last: look at `key list`, and rotate";
+                steps.advise(name, problem, RepairAction::Delete, advice);
+                small.tasks.push(Task::Delete(name));
+            }
+        }
+        Ok(())
+    }
+
     async fn plan_keys(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
         let mut damaged = Vec::new();
         let mut own_is_sound = false;
+        let mut missing: BTreeSet<_> = self.standing().await?.slots().into_iter().collect();
         for (name, _) in self.known(layout::KEYS).await? {
-            let Name::Key(id) = name else { continue };
+            let Name::Key(id) = name else {
+                self.plan_roster(name, options, small, steps).await?;
+                continue;
+            };
+            missing.remove(&id);
             let read = self.store().get(&name.to_string(), SLOT_MAX).await;
             match read.and_then(|bytes| Slot::parse(&bytes, &id)) {
                 // It opens nothing here, and isn't ours to delete.
@@ -149,6 +195,7 @@ impl Repository {
                 Err(error) => damaged.push((id, said(error)?)),
             }
         }
+        damaged.extend(missing.into_iter().map(|id| (id, "it does not exist".to_owned())));
         for (id, problem) in damaged {
             let name = Name::Key(id);
             let there = match &options.other {
@@ -164,7 +211,7 @@ impl Repository {
                 None if own_is_sound || id != self.slot() => {
                     let advice = "its secret opens the repository no more";
                     steps.advise(name, problem, RepairAction::Delete, advice);
-                    small.tasks.push(Task::Delete(name));
+                    small.tasks.push(Task::RemoveKey(id));
                 }
                 None => {
                     let advice = "it is the one in use: add its secret again with `key add` before anything is closed";
@@ -459,6 +506,13 @@ impl Repository {
                     copied += u64::from(name != Name::Config);
                 }
                 Task::Delete(name) => deleted += u64::from(self.delete_unreadable(name).await?),
+                Task::RemoveKey(id) => match self.remove_key(&id).await {
+                    Err(error) if error.is_not_found() => {}
+                    outcome => {
+                        outcome?;
+                        deleted += 1;
+                    }
+                },
                 Task::Publish(list) => {
                     let (name, bytes) = (Name::Kept(list.tag, list.damaged), list.bytes.clone());
                     self.publish_after(&small.series, list).await?;

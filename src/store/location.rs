@@ -149,7 +149,14 @@ impl Store {
     }
 
     fn new(inner: Arc<dyn ObjectStore>, description: String, shared_file_system: bool) -> Self {
-        Self { inner, description: description.into(), shared_file_system, folder: None, aside: Arc::default() }
+        Self {
+            inner,
+            description: description.into(),
+            shared_file_system,
+            refusal: None,
+            folder: None,
+            aside: Arc::default(),
+        }
     }
 
     fn connect_url(url: &Url, intent: Intent) -> Result<Self> {

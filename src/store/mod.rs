@@ -58,12 +58,34 @@ pub(crate) struct Store {
     inner: Arc<dyn ObjectStore>,
     description: Arc<str>,
     shared_file_system: bool,
+    /// Why nothing may be changed here, where that is so.
+    refusal: Option<Arc<Refusal>>,
     /// The folder, where it is a local one.
     folder: Option<Arc<std::path::Path>>,
     aside: Arc<aside::Aside>,
 }
 
+/// Why nothing may be changed.
+#[derive(Debug)]
+struct Refusal {
+    object: String,
+    reason: String,
+}
+
 impl Store {
+    /// The same store, on which nothing can be created or deleted: `object` needs, for `reason`, another build to do so.
+    pub(crate) fn read_only(self, object: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { refusal: Some(Arc::new(Refusal { object: object.into(), reason: reason.into() })), ..self }
+    }
+
+    /// Refuses to go on where nothing may be changed.
+    pub(crate) fn require_writable(&self) -> Result<()> {
+        match &self.refusal {
+            Some(refusal) => Err(Error::unsupported(&refusal.object, &refusal.reason)),
+            None => Ok(()),
+        }
+    }
+
     /// How messages name this store.
     pub(crate) fn description(&self) -> &str {
         &self.description
@@ -84,6 +106,7 @@ impl Store {
     /// A failed or refused create may be one's own that landed, so both are settled by
     /// reading the name back: these bytes mean ours, others mean theirs, none means try again.
     pub(crate) async fn create(&self, name: &str, body: Bytes) -> Result<Created> {
+        self.require_writable()?;
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
             let failure = match self.put_once(name, body.clone()).await {
@@ -120,6 +143,7 @@ impl Store {
     ///
     /// A store that doesn't refuse overwrites, with the very bytes that are there already.
     pub(crate) async fn refuses_to_overwrite(&self, name: &str, body: Bytes) -> Result<bool> {
+        self.require_writable()?;
         self.retry("create", name, || async {
             match self.put_once(name, body.clone()).await {
                 Ok(()) => Ok(false),
@@ -218,6 +242,7 @@ impl Store {
 
     /// Deletes `name`; its absence is fine.
     pub(crate) async fn delete(&self, name: &str) -> Result<()> {
+        self.require_writable()?;
         let path = path(name);
         match self.retry("delete", name, || self.inner.delete(&path)).await {
             Err(error) if error.is_not_found() => Ok(()),

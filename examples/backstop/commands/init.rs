@@ -14,9 +14,10 @@ pub(crate) async fn init(global: &Global, arguments: &InitArguments, output: &mu
     let location = Location::from(connection::location(global)).to_string();
     let text = || {
         format!(
-            "created repository {} at {}\nkeep its passphrase or key safe: without one nothing can be restored",
+            "created repository {} at {}\nits fingerprint is {}\nkeep its passphrase or key safe: without one nothing can be restored",
             repository.id(),
-            human::visible(&location)
+            human::visible(&location),
+            repository.fingerprint()
         )
     };
     output.summary(|| json::created(&repository, &location), text)?;

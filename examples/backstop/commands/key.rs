@@ -1,4 +1,4 @@
-//! `key list`, `key add` and `key remove`.
+//! `key list`, `key add`, `key remove` and `key rotate`.
 
 use backstop::KeySlot;
 
@@ -12,20 +12,36 @@ use crate::{connection, human, json, secret};
 const SHOWN: usize = 12;
 
 pub(crate) async fn key_list(global: &Global, output: &mut Output) -> Result<Done, Trouble> {
-    let keys = connection::open(global).await?.keys().await?;
+    let repository = connection::open(global).await?;
+    let keys = repository.keys().await?;
     let columns = ["ID", "KIND", "MAY", "CREATED", "", "LABEL"].map(|title| (title, Align::Left));
     let mut table = Table::new(columns);
     for key in &keys {
         table.row([
             short(key),
             json::key_kind(key.kind).to_owned(),
-            if key.append_only { "only add" } else { "do all" }.to_owned(),
+            match (key.authentic, key.append_only) {
+                (false, _) => "do nothing",
+                (true, true) => "only add",
+                (true, false) => "do all",
+            }
+            .to_owned(),
             human::time(key.created),
-            if key.current { "in use".to_owned() } else { String::new() },
+            match (key.authentic, key.current) {
+                (false, _) => "not authentic",
+                (true, true) => "in use",
+                (true, false) => "",
+            }
+            .to_owned(),
             human::visible(&key.label),
         ]);
     }
     output.table(&table, keys.iter().map(json::key))?;
+    let location = connection::location(global);
+    output.summary(
+        || json::created(&repository, location),
+        || format!("the repository's fingerprint is {}", repository.fingerprint()),
+    )?;
     Ok(Done::Complete)
 }
 
@@ -54,7 +70,24 @@ pub(crate) async fn key_remove(
     let keys = repository.keys().await?;
     let key = the_one(&keys, &arguments.id)?;
     repository.remove_key(&key.id).await?;
-    output.summary(|| json::key_removed(key), || format!("removed key {}", short(key)))?;
+    let text = || {
+        let id = short(key);
+        format!("removed key {id}\nif somebody may have kept what it opens, run `backstop key rotate` next")
+    };
+    output.summary(|| json::key_removed(key), text)?;
+    Ok(Done::Complete)
+}
+
+pub(crate) async fn key_rotate(global: &Global, output: &mut Output) -> Result<Done, Trouble> {
+    let rotation = connection::open(global).await?.rotate_keys().await?;
+    let text = || {
+        let (generation, keys) = (rotation.generation, rotation.keys.len());
+        format!(
+            "what is written from now on is sealed under key generation {generation}, which {keys} keys open\n\
+             programs that have the repository open go on under an older one until they are started anew or refresh it"
+        )
+    };
+    output.summary(|| json::keys_rotated(&rotation), text)?;
     Ok(Done::Complete)
 }
 

@@ -23,7 +23,7 @@ pub(crate) use forget::{forget, undelete};
 pub(crate) use gc::gc;
 pub(crate) use history::history;
 pub(crate) use init::init;
-pub(crate) use key::{key_add, key_list, key_remove};
+pub(crate) use key::{key_add, key_list, key_remove, key_rotate};
 pub(crate) use list::{ls, snapshots};
 pub(crate) use merge::merge;
 pub(crate) use probe::probe;
