@@ -35,7 +35,7 @@ use bytes::Bytes;
 use futures::FutureExt;
 
 pub(crate) use registered::{
-    Registered, RegistrationRecord, clear_ended, open_registration, registered, still_running,
+    Registered, RegistrationRecord, clear_ended, open_registration, read_end, registered, still_running,
 };
 
 use crate::blobs::{Condemned, Parts};

@@ -239,7 +239,7 @@ async fn a_root_that_is_not_there_is_an_error_and_registers_nothing() {
     options.compression_level = 20;
     let refused = repository.backup(&[folder.path().to_owned()], &options, quiet()).await;
     assert!(matches!(refused, Err(Error::Invalid { .. })));
-    assert!(names(&store, "writers").await.is_empty() && names(&store, "commits").await.is_empty());
+    assert!(running(&store).await.is_empty() && names(&store, "commits").await.is_empty());
 }
 
 #[tokio::test]
@@ -303,7 +303,7 @@ async fn half_a_stream_is_no_backup() {
         let error = failed.unwrap_err();
         assert!(std::error::Error::source(&error).unwrap().to_string().contains("interrupted"), "{error}");
     }
-    assert!(names(&store, "commits").await.is_empty() && names(&store, "writers").await.is_empty());
+    assert!(names(&store, "commits").await.is_empty() && running(&store).await.is_empty());
     assert!(repository.find(&Selector::Latest).await.unwrap_err().is_not_found());
     repository.backup_stream(&name, &b"whole"[..], &BackupOptions::default(), quiet()).await.unwrap();
 }

@@ -79,7 +79,7 @@ async fn two_writers_of_one_series_both_commit() {
     numbers.sort_unstable();
     assert_eq!(numbers, (1..=10).collect::<Vec<_>>());
     assert_sound(&open(&store).await, &committed).await;
-    assert!(names(&store, "writers").await.is_empty(), "every registration was ended");
+    assert!(running(&store).await.is_empty(), "every registration was ended");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -420,7 +420,7 @@ async fn a_predecessor_far_ahead_is_not_built_upon() {
     clock.set(1_000_000_000 - 24 * 60 * 60 - 2);
     let refused = repository.backup(&[folder.path().to_owned()], &BackupOptions::default(), quiet()).await;
     assert!(matches!(&refused, Err(Error::Invalid { what, .. }) if what == "default#1"), "{refused:?}");
-    assert!(names(&store, "writers").await.is_empty());
+    assert!(running(&store).await.is_empty());
     // Another series isn't concerned, and a day is no matter.
     repository.backup(&[folder.path().to_owned()], &series("another"), quiet()).await.unwrap();
     clock.set(1_000_000_000 - 24 * 60 * 60);

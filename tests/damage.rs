@@ -43,9 +43,9 @@ async fn original() -> Original {
     let slot = format!("keys/{}", repository.keys().await.unwrap()[0].id);
     repository.add_key(&Secret::key(OTHER), "another").await.unwrap();
 
-    // The last writer is cut off before it takes its registration away.
+    // The last writer is cut off before it ends its registration.
     let denied = Fault { done: false, reply: Reply::Denied };
-    let faulty = FaultyStore::nth(Arc::clone(&store), Kind::Delete, "writers/", 0, denied);
+    let faulty = FaultyStore::nth(Arc::clone(&store), Kind::Put, "writers/", 2, denied);
     let cut_off = Repository::open(faulty.shared(), &Secret::key(OURS), OpenOptions::default()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
     for (round, series, writer) in [(0, "photos", &repository), (1, "photos", &repository), (2, "texts", &cut_off)] {
@@ -197,7 +197,7 @@ fn record_of<'a>(name: &str, original: &'a Original) -> &'a Snapshot {
 async fn damage_is_found_named_and_never_read_as_right() {
     let original = original().await;
     let kinds: Vec<_> = original.objects.keys().map(|name| name.split('/').next().unwrap()).collect();
-    for (kind, count) in [("config", 1), ("index", 3), ("keys", 3), ("packs", 3), ("commits", 3), ("writers", 1)] {
+    for (kind, count) in [("config", 1), ("index", 3), ("keys", 3), ("packs", 3), ("commits", 3), ("writers", 5)] {
         assert_eq!(kinds.iter().filter(|other| **other == kind).count(), count, "{kind}");
     }
     for name in original.objects.keys() {

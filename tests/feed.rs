@@ -124,7 +124,7 @@ async fn what_is_acknowledged_is_there_for_everyone() {
     let snapshots = assert_sound(&store).await;
     assert_eq!(snapshots.last(), Some(&last));
     assert!(snapshots.len() <= 24 * 12 / 2, "{} snapshots: changes are committed together", snapshots.len());
-    assert!(names(&store, "writers").await.is_empty());
+    assert!(running(&store).await.is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -353,7 +353,7 @@ async fn closing_commits_what_is_pending_and_ends_it_for_all() {
     assert!(matches!(clone.apply(Batch::new()).await, Err(Error::Invalid { .. })));
     assert_eq!(clone.snapshot(), Some(last.clone()));
     assert_eq!(clone.close().await.unwrap(), Some(last));
-    assert!(names(&store, "writers").await.is_empty(), "the registration was ended");
+    assert!(running(&store).await.is_empty(), "the registration was ended");
     assert_eq!(assert_sound(&store).await.len(), 1);
 }
 
@@ -361,14 +361,14 @@ async fn closing_commits_what_is_pending_and_ends_it_for_all() {
 async fn a_feed_that_did_nothing_leaves_nothing() {
     let store = memory();
     let repository = create(&store).await;
-    assert_eq!(names(&store, "writers").await.len(), 0);
+    assert_eq!(running(&store).await.len(), 0);
     let idle = feed(&repository).await;
-    assert_eq!(names(&store, "writers").await.len(), 1);
+    assert_eq!(running(&store).await.len(), 1);
     assert_eq!(idle.close().await.unwrap(), None);
-    assert!(names(&store, "writers").await.is_empty() && names(&store, "packs").await.is_empty());
+    assert!(running(&store).await.is_empty() && names(&store, "packs").await.is_empty());
 
     drop(feed(&repository).await);
-    while !names(&store, "writers").await.is_empty() {
+    while !running(&store).await.is_empty() {
         tokio::task::yield_now().await;
     }
     assert!(assert_sound(&store).await.is_empty());
@@ -431,7 +431,7 @@ async fn an_outage_that_ends_in_time_is_waited_out() {
             expected.insert("large".to_owned(), noise);
             assert_eq!(latest(&store).await, expected);
             assert_sound(&store).await;
-            assert!(names(&store, "writers").await.is_empty());
+            assert!(running(&store).await.is_empty());
         }
     }
 }
@@ -510,7 +510,7 @@ async fn closing_during_an_outage_ends_in_time() {
         // What may have landed keeps its registration; nothing else does.
         let landed = !names(&store, "commits").await.is_empty();
         assert_eq!(landed, prefix == "commits");
-        assert_eq!(names(&store, "writers").await.len(), usize::from(landed));
+        assert_eq!(running(&store).await.len(), usize::from(landed));
         assert_sound(&store).await;
     }
 }
@@ -817,7 +817,7 @@ async fn a_feed_that_is_dropped_ends_by_itself() {
         let feed = repository.feed(SERIES, patient()).await.unwrap();
         assert!(drop_after(1, put(&feed, format!("{round}"), "x")).await.is_none());
         drop(feed);
-        while !names(&store, "writers").await.is_empty() {
+        while !running(&store).await.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     }
@@ -885,7 +885,7 @@ async fn two_feeds_of_one_series_lose_nothing_of_each_other() {
     }
     assert_eq!(latest(&store).await, expected, "both are there, and of what both changed the later");
     assert_sound(&store).await;
-    assert!(names(&store, "writers").await.is_empty());
+    assert!(running(&store).await.is_empty());
 }
 
 #[tokio::test]

@@ -105,9 +105,9 @@ async fn original(large: bool) -> Original {
     writer.commit(CommitOptions::default()).await.unwrap();
     victims.insert("pack that a record names", new(&load(&store).await, "packs/", &before)[0].clone());
 
-    // The last writer is cut off before it takes its registration away.
+    // The last writer is cut off before it ends its registration.
     let denied = Fault { done: false, reply: Reply::Denied };
-    let faulty = FaultyStore::nth(Arc::clone(&store), Kind::Delete, "writers/", 0, denied);
+    let faulty = FaultyStore::nth(Arc::clone(&store), Kind::Put, "writers/", 2, denied);
     let cut_off = Repository::open(faulty.shared(), &Secret::key(OURS), OpenOptions::default()).await.unwrap();
     fill(folder.path(), 9, 40_000);
     let before: BTreeSet<_> = load(&store).await.into_keys().collect();
@@ -407,7 +407,7 @@ async fn without_one_exactly_what_is_named_is_lost() {
                 let identity = (snapshot.series.clone(), snapshot.number);
                 let record = ["middle record", "highest record"].contains(what);
                 let Some(left) = left.get(&identity) else {
-                    let gone = record && original.victims[what].contains(&format!("/{:015}-", snapshot.number));
+                    let gone = record && original.victims[what].contains(&format!("/{:015}", snapshot.number));
                     assert!(gone, "{case}: {snapshot} is gone: {steps:#?} {accepted:#?}");
                     continue;
                 };

@@ -195,7 +195,7 @@ async fn a_store_that_overwrites_is_refused_unless_asked_for_by_name() {
     assert_eq!(contents(&shared, &snapshot).await, folder.files());
     let refused = shared.backup(&[folder.path().to_owned()], &BackupOptions::default(), quiet()).await;
     assert!(matches!(refused, Err(Error::UnsafeStore { .. })), "{refused:?}");
-    assert!(names(&inner, "writers").await.is_empty());
+    assert!(running(&inner).await.is_empty());
     let repository = Repository::open(store, &secret(), single).await.unwrap();
     assert_eq!(helpers::snapshot(&repository, &folder).await.number, 2);
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId, RecordHash, SeriesTag};
 use crate::kept::{self, Kept, Newest};
 use crate::layout::{self, CommitName, Name};
-use crate::registration::{RegistrationRecord, registered};
+use crate::registration::{RegistrationRecord, read_end, registered};
 use crate::repository::Repository;
 use crate::roster::{ROSTER_MAX, Roster};
 use crate::slot::{SLOT_MAX, Slot};
@@ -167,7 +167,13 @@ impl Repository {
 
     /// Names the registrations that haven't ended: each is a writer's that runs, or was cut off.
     pub(super) async fn check_writers(&self, findings: &mut Findings) -> Result<()> {
-        self.list_known(layout::WRITERS, findings).await?;
+        for (name, _) in self.list_known(layout::WRITERS, findings).await? {
+            let Name::WriterEnd(id) = name else { continue };
+            match read_end(self.store(), self.keyring(), id).await {
+                Err(error) if !error.is_not_found() => findings.add_error(error)?,
+                _ => {}
+            }
+        }
         for writer in registered(self.store(), self.keyring()).await? {
             match writer.record {
                 Ok(_) if writer.has_ended => {}

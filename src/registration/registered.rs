@@ -181,18 +181,22 @@ async fn look(store: &Store, keyring: &Keyring, id: WriterId, may_have_ended: bo
     Ok(Some(Registered { id, record, has_ended }))
 }
 
+/// The hash of the token that stands under the name of a registration's end.
+pub(crate) async fn read_end(store: &Store, keyring: &Keyring, id: WriterId) -> Result<RecordHash> {
+    let name = Name::WriterEnd(id).to_string();
+    let bytes = store.get(&name, object::RECORD_MAX).await?;
+    let end: EndRecord = object::open_record(&bytes, Kind::RegistrationEnd, &name, keyring)?;
+    Ok(end.token.hash())
+}
+
 /// Whether what stands under the name of a registration's end is its writer's word.
 async fn ends(store: &Store, keyring: &Keyring, id: WriterId, record: &RegistrationRecord) -> Result<bool> {
-    let name = Name::WriterEnd(id).to_string();
-    let opened = store.get(&name, object::RECORD_MAX).await;
-    let opened =
-        opened.and_then(|bytes| object::open_record::<EndRecord>(&bytes, Kind::RegistrationEnd, &name, keyring));
-    match opened {
-        Ok(end) => Ok(end.token.hash() == record.ending),
+    match read_end(store, keyring, id).await {
+        Ok(hash) => Ok(hash == record.ending),
         Err(error @ Error::Store { .. }) => Err(error),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => {
-            store.put_aside(name, error);
+            store.put_aside(Name::WriterEnd(id), error);
             Ok(false)
         }
     }

@@ -11,7 +11,7 @@ use crate::id::{ObjectId, SeriesTag};
 use crate::kept::{self, Kept, Newest};
 use crate::layout::{self, CommitName, Name};
 use crate::object::{self, HEADER_LEN};
-use crate::registration::{open_registration, registered};
+use crate::registration::{open_registration, read_end, registered};
 use crate::repair::records::GAP_MAX;
 use crate::repair::{RepairAction, RepairOptions, Steps, said, said_there};
 use crate::repository::Repository;
@@ -223,6 +223,19 @@ impl Repository {
     }
 
     async fn plan_writers(&self, options: &RepairOptions, small: &mut Small, steps: &mut Steps) -> Result<()> {
+        for (name, _) in self.known(layout::WRITERS).await? {
+            let Name::WriterEnd(id) = name else { continue };
+            match read_end(self.store(), self.keyring(), id).await {
+                Ok(_) => {}
+                Err(error) if error.is_not_found() => {}
+                Err(error) if error.is_unsupported() => steps.leave(name, error),
+                Err(error) => {
+                    let advice = "its writer then seems to run, until a collection fences it";
+                    steps.advise(name, said(error)?, RepairAction::Delete, advice);
+                    small.tasks.push(Task::Delete(name));
+                }
+            }
+        }
         for writer in registered(self.store(), self.keyring()).await? {
             let name = Name::Writer(writer.id);
             match writer.record {
@@ -566,6 +579,7 @@ impl Repository {
                 let bytes = self.store().get(&name.to_string(), object::RECORD_MAX).await;
                 bytes.and_then(|bytes| open_registration(&bytes, id, self.keyring())).map(drop)
             }
+            Name::WriterEnd(id) => read_end(self.store(), self.keyring(), id).await.map(drop),
             Name::Key(id) => {
                 let bytes = self.store().get(&name.to_string(), SLOT_MAX).await;
                 bytes.and_then(|bytes| Slot::parse(&bytes, &id)).map(drop)

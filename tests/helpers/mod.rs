@@ -191,6 +191,17 @@ pub async fn names(store: &Arc<dyn ObjectStore>, prefix: &str) -> Vec<String> {
     names
 }
 
+/// The registrations that haven't ended.
+#[allow(dead_code, reason = "not every test that shares this file looks at writers")]
+pub async fn running(store: &Arc<dyn ObjectStore>) -> Vec<String> {
+    let names = names(store, "writers").await;
+    names
+        .iter()
+        .filter(|name| !name.ends_with("-ended") && !names.contains(&format!("{name}-ended")))
+        .cloned()
+        .collect()
+}
+
 /// A clock that a test sets.
 #[derive(Debug)]
 pub struct SetClock(AtomicI64);
