@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures::{StreamExt, TryStreamExt};
 
-use crate::blobs::{Condemned, list_packs};
+use crate::blobs::list_packs;
 use crate::collection::{Authority, Collections, Ended, Plan, Standing, State};
 use crate::error::{Error, Result};
 use crate::gc::marks::Marks;
@@ -59,9 +59,7 @@ impl Repository {
         for batch in batches(segments) {
             merged.extend(self.merge_segments(&batch, &gone).await?);
         }
-        let mut packs: Vec<_> = going.iter().map(Condemned::prefix).collect();
-        packs.sort_unstable();
-        packs.dedup();
+        let packs = gone.into_iter().collect();
         let inherited = match &before.state {
             State::Idle(ended) => Ended { fenced: Vec::new(), ..ended.clone() },
             State::Open(_) => return Err(Error::worker("a collection was planned while another was open")),

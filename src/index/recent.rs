@@ -124,6 +124,20 @@ impl RecentPack {
         self.blobs.len()
     }
 
+    /// Whether a blob lies at this very place of the pack.
+    pub(crate) fn has(&self, id: &BlobId, location: &Location) -> bool {
+        self.places_of(id).any(|place| place == *location)
+    }
+
+    fn places_of(&self, id: &BlobId) -> impl Iterator<Item = Location> {
+        let first = self.blobs.partition_point(|(other, ..)| other < id);
+        let same = self.blobs[first..].iter().take_while(move |(other, ..)| other == id);
+        same.filter_map(|(_, block, at, length)| {
+            let place = *self.places.get(*block as usize)?;
+            Some(Location { pack: self.row, place, at: *at, length: *length })
+        })
+    }
+
     fn find(&self, id: &BlobId) -> Option<Location> {
         let index = self.blobs.binary_search_by(|(other, ..)| other.cmp(id)).ok()?;
         let (_, block, at, length) = self.blobs[index];
@@ -239,11 +253,11 @@ impl Recent {
 
     /// Everywhere where a blob is, by the footers that have been read.
     pub(super) fn find_all(&self, id: &BlobId) -> Vec<Location> {
-        let found = self.packs.values().filter_map(|state| match state {
-            State::Read(pack) => pack.find(id),
+        let read = self.packs.values().filter_map(|state| match state {
+            State::Read(pack) => Some(pack),
             _ => None,
         });
-        found.collect()
+        read.flat_map(|pack| pack.places_of(id)).collect()
     }
 
     /// The same, but only in packs that are `sound`.

@@ -314,38 +314,44 @@ impl Index {
         Ok((locations, failure))
     }
 
-    /// Whether each of `ids`, which are sorted, is in one of the packs that are `there`, according to segments other
-    /// than those to `leave_out`.
-    pub(crate) async fn are_told(
+    /// Everywhere where `ids`, which are sorted, are according to segments other than those to `leave_out`.
+    pub(crate) async fn places_of(
         self: &Arc<Self>,
-        ids: Vec<BlobId>,
+        ids: Arc<[BlobId]>,
         leave_out: &HashSet<ObjectId>,
-        there: &HashSet<ObjectId>,
-    ) -> Result<bool> {
+    ) -> Result<Vec<(BlobId, Location)>> {
         self.ensure_listed().await?;
-        let mut left: Arc<[BlobId]> = ids.into();
+        let mut places = Vec::new();
         for segment in self.segments().iter().filter(|segment| !leave_out.contains(segment.id())) {
-            if left.is_empty() {
-                break;
-            }
-            let hits = match find_in(segment, Arc::clone(&left)).await {
-                Ok(hits) => hits,
-                Err(Error::Corrupt { .. } | Error::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let told = hits.into_iter().filter(|(_, location)| there.contains(&location.pack.id));
-            let told: HashSet<BlobId> = told.map(|(id, _)| id).collect();
-            left = left.iter().filter(|id| !told.contains(*id)).copied().collect();
+            places.extend(find_if_sound(segment, Arc::clone(&ids)).await?);
         }
-        Ok(left.is_empty())
+        Ok(places)
     }
 
-    /// The blobs that a segment says are in packs that are `there`, sorted; nothing if it isn't known any more.
-    pub(crate) async fn blobs_of_segment(
+    /// What none of the segments but those to `leave_out` says, of `entries`, which are sorted.
+    pub(crate) async fn unsaid(
+        self: &Arc<Self>,
+        mut entries: Vec<(BlobId, Location)>,
+        leave_out: &HashSet<ObjectId>,
+    ) -> Result<Vec<(BlobId, Location)>> {
+        self.ensure_listed().await?;
+        for segment in self.segments().iter().filter(|segment| !leave_out.contains(segment.id())) {
+            if entries.is_empty() {
+                break;
+            }
+            let ids: Vec<_> = entries.iter().map(|(id, _)| *id).collect();
+            let said: HashMap<_, _> = find_if_sound(segment, ids.into()).await?.into_iter().collect();
+            entries.retain(|(id, location)| said.get(id) != Some(location));
+        }
+        Ok(entries)
+    }
+
+    /// What a segment says of packs that are `there`, sorted; nothing if it isn't known any more.
+    pub(crate) async fn entries_of_segment(
         self: &Arc<Self>,
         id: &ObjectId,
         there: &HashSet<ObjectId>,
-    ) -> Result<Option<Vec<BlobId>>> {
+    ) -> Result<Option<Vec<(BlobId, Location)>>> {
         let name = Name::Index(*id).to_string();
         let length = match self.store.length(&name).await {
             Err(error) if error.is_not_found() => return Ok(None),
@@ -356,14 +362,14 @@ impl Index {
             other => other?,
         };
         let there = there.clone();
-        let blobs = cpu::start(move || {
-            let blobs = segment.entries().filter_map(|entry| match entry {
-                Ok((id, location)) => there.contains(&location.pack.id).then_some(Ok(id)),
-                Err(error) => Some(Err(error)),
+        let entries = cpu::start(move || {
+            let entries = segment.entries().filter(|entry| match entry {
+                Ok((_, location)) => there.contains(&location.pack.id),
+                Err(_) => true,
             });
-            blobs.collect::<Result<Vec<_>>>()
+            entries.collect::<Result<Vec<_>>>()
         });
-        blobs.await.map(Some)
+        entries.await.map(Some)
     }
 
     /// Forgets segments that were merged, in the cache as well.
@@ -523,6 +529,14 @@ async fn find_in(segment: &Shared, ids: Arc<[BlobId]>) -> Result<Vec<(BlobId, Lo
     let find = |id: BlobId| async move { Ok::<_, Error>(segment.find(&id).await?.map(|location| (id, location))) };
     let found: Vec<_> = futures::stream::iter(ids.to_vec()).map(find).buffered(LOOKUPS).try_collect().await?;
     Ok(found.into_iter().flatten().collect())
+}
+
+/// The same; nothing of a segment that can't be used, or is gone.
+async fn find_if_sound(segment: &Shared, ids: Arc<[BlobId]>) -> Result<Vec<(BlobId, Location)>> {
+    match find_in(segment, ids).await {
+        Err(Error::Corrupt { .. } | Error::Unsupported { .. } | Error::NotFound { .. }) => Ok(Vec::new()),
+        other => other,
+    }
 }
 
 /// Opens a segment from all of its bytes, by way of the cache where there is one.
