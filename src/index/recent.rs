@@ -4,6 +4,7 @@
 //! that its record names; they are read when something isn't found otherwise.
 
 use std::collections::{HashMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::{Decode, Encode};
@@ -13,7 +14,9 @@ use crate::id::{BlobId, ObjectId};
 use crate::index::entry::{Location, PackRow};
 use crate::layout::Name;
 use crate::object;
-use crate::pack::{BLOCKS_START, Footer, Place, TRAILER_LEN, footer_range, parse_footer, parse_header};
+use crate::pack::{
+    BLOCKS_START, FOOTER_MAX, Footer, PACK_MAX, Place, TRAILER_LEN, footer_range, parse_footer, parse_header,
+};
 use crate::store::Store;
 
 /// How many packs are known at a time; the oldest are forgotten, and named again by whoever needs them.
@@ -36,6 +39,18 @@ pub(crate) struct PackRef {
 }
 
 impl PackRef {
+    /// Where its footer's message and trailer are; `object` names it.
+    ///
+    /// Whoever can add can say anything here, so it is held against what can be before anything is fetched.
+    pub(super) fn tail(&self, object: &str) -> Result<Range<u64>> {
+        let (length, footer) = (u64::from(self.length), u64::from(self.footer_len));
+        let start = length.checked_sub(footer + TRAILER_LEN as u64).filter(|start| *start >= BLOCKS_START as u64);
+        match start {
+            Some(start) if length <= PACK_MAX && footer <= FOOTER_MAX => Ok(start..length),
+            _ => Err(Error::corrupt(object, "a snapshot names it with an impossible length")),
+        }
+    }
+
     /// How many blobs are in it, judging by the length of its footer: at most so many.
     pub(crate) fn blobs(&self) -> usize {
         self.footer_len as usize / (BlobId::LEN + 1)
@@ -72,10 +87,7 @@ impl RecentPack {
     /// Reads a pack's header and footer, in one round trip.
     pub(crate) async fn fetch(pack: PackRef, store: &Store, keyring: &Keyring) -> Result<Self> {
         let name = Name::Pack(pack.id).to_string();
-        let length = u64::from(pack.length);
-        let tail = u64::from(pack.footer_len) + TRAILER_LEN as u64;
-        let start = length.checked_sub(tail).filter(|start| *start >= BLOCKS_START as u64);
-        let start = start.ok_or_else(|| Error::corrupt(&name, "a snapshot names it with an impossible length"))?;
+        let Range { start, end: length } = pack.tail(&name)?;
         let (head, tail) =
             futures::try_join!(store.get_range(&name, 0..BLOCKS_START as u64), store.get_range(&name, start..length))?;
         let (header, writer) = parse_header(&head, &name)?;

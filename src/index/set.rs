@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -18,10 +18,11 @@ use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
+use crate::index::arriving::Arriving;
 use crate::index::build::SegmentBuilder;
 use crate::index::entry::Location;
 use crate::index::recent::{PackRef, Recent, RecentPack};
-use crate::index::segment::{HEAD_LEN, Remote, Segment, Shared, Source};
+use crate::index::segment::{HEAD_LEN, Pages, Remote, Segment, Shared, Source};
 use crate::layout::{self, Name};
 use crate::object;
 use crate::store::{Created, Listed, Store};
@@ -38,11 +39,17 @@ const BULK_MAX: u64 = 64 << 20;
 /// Segments fetched at a time.
 const CONCURRENCY: usize = 8;
 
+/// Parts of a long segment fetched at a time.
+const PARTS: usize = 2;
+
 /// How often segments are listed again when some of them are gone before they could be read.
 const LISTINGS: usize = 5;
 
 /// Footers read at a time.
 const FOOTERS: usize = 32;
+
+/// What footers that are read at a time come to, in bytes.
+const FOOTER_BYTES: u64 = 64 << 20;
 
 /// Ids looked up at a time in a segment of which single pages are fetched.
 const LOOKUPS: usize = 32;
@@ -50,10 +57,8 @@ const LOOKUPS: usize = 32;
 /// How completely segments are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// Wholly, with filters, for a writer or a check.
+    /// Wholly, with filters, for whoever takes what it doesn't find for not stored.
     All,
-    /// Likewise, but without those that can't be used, for who takes what it doesn't find for not stored.
-    Usable,
     /// Wholly if they come to a bounded length together, and otherwise whatever is cheapest; for a reader of very much.
     Bulk,
     /// Whatever is cheapest, for a reader.
@@ -135,15 +140,17 @@ impl Index {
                 let index = &index;
                 async move { (pack, RecentPack::fetch(pack, &index.store, &index.keyring).await) }
             };
-            let mut fetched = futures::stream::iter(index.unread()).map(fetch).buffer_unordered(FOOTERS);
-            while let Some((pack, found)) = fetched.next().await {
-                match found {
-                    Ok(found) => index.add_recent(Arc::new(found)),
-                    Err(error @ Error::Store { .. }) => return Err(error),
-                    Err(error) if error.is_not_found() => index.forget_gone([pack.id]),
-                    Err(error) => {
-                        tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
-                        index.forget_recent([pack.id]);
+            for wave in waves(index.unread()) {
+                let mut fetched = futures::stream::iter(wave).map(fetch).buffer_unordered(FOOTERS);
+                while let Some((pack, found)) = fetched.next().await {
+                    match found {
+                        Ok(found) => index.add_recent(Arc::new(found)),
+                        Err(error @ Error::Store { .. }) => return Err(error),
+                        Err(error) if error.is_not_found() => index.forget_gone([pack.id]),
+                        Err(error) => {
+                            tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
+                            index.forget_recent([pack.id]);
+                        }
                     }
                 }
             }
@@ -412,7 +419,8 @@ impl Index {
 
     /// Lists the segments again, opens those that are new and forgets those that are gone.
     ///
-    /// One that can't be used is an error where all are wanted; a reader does without, see [`Index::broken`].
+    /// One that can't be used is put aside with a warning, see [`Index::broken`]: whoever can add could have put it
+    /// there. What it alone knows is stored again by writers, and read by the packs' footers by a collection.
     pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<()> {
         let index = Arc::clone(self);
         cpu::apart(async move {
@@ -442,9 +450,7 @@ impl Index {
                 wanted.insert(id, length);
             }
         }
-        let do_without = want != Want::All;
         let want = match want {
-            Want::Usable => Want::All,
             Want::Bulk if wanted.values().fold(0, |sum: u64, length| sum.saturating_add(*length)) <= BULK_MAX => {
                 Want::All
             }
@@ -465,7 +471,7 @@ impl Index {
         while let Some(opened) = opening.next().await {
             match opened {
                 Ok((id, want, segment)) => self.insert(id, want, segment),
-                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason }) if do_without => {
+                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason }) => {
                     tracing::warn!(object, reason, "an index segment can't be used");
                     broken = Some((object, reason));
                 }
@@ -492,9 +498,7 @@ impl Index {
 
     /// Reads a segment from the store whatever is at hand, for checks: wholly verified, and not made known.
     pub(crate) async fn fetch(&self, id: ObjectId, length: u64) -> Result<Shared> {
-        let bytes = self.store.get(&Name::Index(id).to_string(), length).await?;
-        let (keyring, cache) = (Arc::clone(&self.keyring), self.cache.clone());
-        cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await.map(Arc::new)
+        self.download(id, length).await.map(Arc::new)
     }
 
     async fn open_segment(&self, id: ObjectId, length: u64, want: Want) -> Result<(ObjectId, Want, Segment)> {
@@ -513,11 +517,56 @@ impl Index {
             let source = Source::Remote(Remote { store: self.store.clone(), tail, pages: Mutex::default() });
             return Ok((id, want, Segment::open(id, &head, length, source, &keyring)?));
         }
-        let bytes = self.store.get(&name, length).await?;
-        let cache = self.cache.clone();
-        let segment = cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await?;
-        Ok((id, Want::All, segment))
+        Ok((id, Want::All, self.download(id, length).await?))
     }
+
+    /// Reads a segment whole. A long one comes in parts, each of which is authenticated before the next is asked for:
+    /// the length that a listing shows is nobody's word.
+    async fn download(&self, id: ObjectId, length: u64) -> Result<Segment> {
+        let name = Name::Index(id).to_string();
+        let (keyring, cache) = (Arc::clone(&self.keyring), self.cache.clone());
+        if length <= WHOLE_MAX {
+            let bytes = self.store.get(&name, length).await?;
+            return cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await;
+        }
+        let head = self.store.get_range(&name, 0..HEAD_LEN as u64).await?;
+        let source = Source::Remote(Remote { store: self.store.clone(), tail: Bytes::new(), pages: Mutex::default() });
+        let segment = Arc::new(Segment::open(id, &head, length, source, &keyring)?);
+        let mut arriving = cpu::block(move || Arriving::begin(id, &head, cache.as_deref())).await?;
+        let fetch = |pages: Pages| {
+            let (store, name, range) = (&self.store, &name, segment.range_of(&pages));
+            async move { Ok::<_, Error>((pages, store.get_range(name, range).await?)) }
+        };
+        let mut parts = futures::stream::iter(segment.parts()).map(fetch).buffered(PARTS);
+        while let Some((pages, bytes)) = parts.try_next().await? {
+            let segment = Arc::clone(&segment);
+            let taken = cpu::block(move || {
+                segment.authenticate(&pages, &bytes)?;
+                arriving.push(&bytes)?;
+                Ok(arriving)
+            });
+            arriving = taken.await?;
+        }
+        drop(parts);
+        cpu::block(move || arriving.finish(id, length, &keyring)).await
+    }
+}
+
+/// Packs whose footers together are no longer than what may be under way at a time.
+fn waves(packs: Vec<PackRef>) -> Vec<Vec<PackRef>> {
+    let (mut waves, mut bytes) = (Vec::<Vec<PackRef>>::new(), 0);
+    for pack in packs {
+        let length = u64::from(pack.footer_len);
+        match waves.last_mut() {
+            Some(wave) if bytes + length <= FOOTER_BYTES => wave.push(pack),
+            _ => {
+                waves.push(vec![pack]);
+                bytes = 0;
+            }
+        }
+        bytes += length;
+    }
+    waves
 }
 
 /// Where those of `ids` are that a segment knows.
@@ -542,33 +591,8 @@ async fn find_if_sound(segment: &Shared, ids: Arc<[BlobId]>) -> Result<Vec<(Blob
 /// Opens a segment from all of its bytes, by way of the cache where there is one.
 fn open_whole(id: ObjectId, bytes: Bytes, cache: Option<&Path>, keyring: &Keyring) -> Result<Segment> {
     object::verify_id(&bytes, &id, &Name::Index(id).to_string())?;
-    let kept = cache.and_then(|cache| match keep(&id, &bytes, cache) {
-        Ok(path) => Some(path),
-        Err(error) => {
-            // A full or read-only cache costs time, not correctness.
-            tracing::warn!(%error, "could not keep an index segment in the cache");
-            None
-        }
-    });
-    let source = match kept.map(|path| File::open(&path).map(|file| (file, path))) {
-        Some(Ok((file, path))) => Source::File(file, path),
-        _ => Source::Memory(bytes.clone()),
-    };
-    let mut segment = Segment::open(id, &bytes, bytes.len() as u64, source, keyring)?;
-    segment.build_filter()?;
-    Ok(segment)
-}
-
-/// Writes a segment to the cache, whole or not at all.
-fn keep(id: &ObjectId, bytes: &[u8], cache: &Path) -> Result<PathBuf> {
-    static WRITTEN: AtomicU64 = AtomicU64::new(0);
-    let attempt = WRITTEN.fetch_add(1, Ordering::Relaxed);
-    let (path, new) = (cache.join(id.to_string()), cache.join(format!("{id}.{}-{attempt}", std::process::id())));
-    std::fs::create_dir_all(cache)
-        .and_then(|()| std::fs::write(&new, bytes))
-        .and_then(|()| std::fs::rename(&new, &path))
-        .map_err(|error| Error::file("write the index cache", &path, error))?;
-    Ok(path)
+    let length = bytes.len() as u64;
+    Arriving::begin(id, &bytes, cache)?.finish(id, length, keyring)
 }
 
 /// Opens a segment from the cache if it is there and sound; what isn't is fetched anew.

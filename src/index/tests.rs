@@ -2,6 +2,8 @@
 
 #![allow(clippy::big_endian_bytes, reason = "so that the ids made here sort as their numbers do")]
 
+mod arriving;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;

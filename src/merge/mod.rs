@@ -157,7 +157,7 @@ impl Repository {
                 // It merges as well, and who runs it finishes it.
                 State::Open(plan) if plan.authority == Authority::Unneeded => return Ok(report),
                 State::Open(plan) => {
-                    self.finish(&collections, standing.number, plan, &mut report).await?;
+                    Box::pin(self.finish(&collections, standing.number, plan, &mut report)).await?;
                     if report.left > 0 {
                         return Ok(report);
                     }
@@ -172,7 +172,8 @@ impl Repository {
         let (packs, segments) = (copied.packs.iter().copied().collect(), merged.into_iter().collect());
         let condemned = Plan { packs, segments, inherited, ..Plan::default() };
         if let Some(number) = collections.begin(&before, condemned.clone()).await? {
-            self.sweep(&collections, number, &condemned, copied, &mut report).await?;
+            // On the heap, since it is large and callers' stacks needn't be.
+            Box::pin(self.sweep(&collections, number, &condemned, copied, &mut report)).await?;
         }
         Ok(report)
     }

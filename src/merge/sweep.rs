@@ -179,7 +179,7 @@ impl Repository {
         if self.have_copies(&blobs, ground).await? {
             return Ok(true);
         }
-        let copied = self.copy_packs(&[pack], Arc::new(|_| Ok(true)), report).await?;
+        let copied = Box::pin(self.copy_packs(&[pack], Arc::new(|_| Ok(true)), report)).await?;
         let there = list_packs(self.store()).await?;
         ground.there.extend(copied.written.iter().filter(|pack| there.contains(pack)));
         ground.take_in(copied);

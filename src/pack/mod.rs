@@ -39,5 +39,8 @@ pub(crate) const BLOCKS_START: usize = crate::object::HEADER_LEN + crate::id::Wr
 /// Bytes after the footer message.
 pub(crate) const TRAILER_LEN: usize = 8;
 
+/// No footer's message is longer: what it decodes to has a bound as well.
+pub(crate) const FOOTER_MAX: u64 = 64 << 20;
+
 /// No pack is longer; offsets fit a u32 with room to spare.
 pub(crate) const PACK_MAX: u64 = 256 << 20;

@@ -178,7 +178,7 @@ impl Repository {
         lost: &Known,
         damaged: &BTreeSet<ObjectId>,
     ) -> Result<Content> {
-        self.index().refresh(Want::Usable).await?;
+        self.index().refresh(Want::All).await?;
         self.reader_of(old);
         let condemned = registration.condemned().with(damaged);
         let evidence = Evidence::new(condemned.clone());
