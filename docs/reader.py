@@ -112,7 +112,7 @@ def padded(length):
 # ---- Keys and sealing (sections 5 and 6)
 
 CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT, COLLECTION, KEPT = range(1, 9)
-BODY, DATA, NODES, FOOTER, PAGE, PACKS = range(6)
+BODY, DATA, NODES, FOOTER, PAGE, PACKS, TRAILER = range(7)
 
 
 class Keyring:
@@ -248,10 +248,10 @@ class Repository:
         name = f"packs/{pack.hex()[:2]}/{pack.hex()}"
         data = self.read_named(name)
         generation, salt = header(data, PACK)
-        opened, writer, (stated, number) = self.keyring.opener(PACK, generation, salt), data[46:62], struct.unpack(
-            "<II", data[-8:])
-        must(len(data) == length and stated == footer_len and length >= 62 + 8 + footer_len, "a pack's lengths")
-        v = Values(opened(number, FOOTER, data[-8 - footer_len:-8], writer.hex()))
+        opened, writer = self.keyring.opener(PACK, generation, salt), data[46:62]
+        stated, blocks = struct.unpack("<II", opened(0, TRAILER, data[-24:]))
+        must(len(data) == length and stated == footer_len and length >= 62 + 24 + footer_len, "a pack's lengths")
+        v = Values(opened(blocks + 1, FOOTER, data[-24 - footer_len:-24], writer.hex()))
         offset = 62
         for block, (nodes, zstd, stored, plain, blobs) in enumerate(v.list(lambda: (
                 v.u32(), v.u32(), v.u32(), v.u32(), v.list(lambda: (v.raw(20), v.u32()))))):

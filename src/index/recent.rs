@@ -93,7 +93,7 @@ impl RecentPack {
         let (header, writer) = parse_header(&head, &name)?;
         let opener = header.opener(keyring, &name)?;
         let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
-        let at = footer_range(length, trailer, &name)?;
+        let at = footer_range(length, trailer, &opener, &name)?;
         if at.range.start != start {
             return Err(Error::corrupt(&name, "its footer is not where a snapshot says"));
         }
@@ -111,8 +111,9 @@ impl RecentPack {
         let tail = store.get_range(&name, tail_start..length);
         let (head, tail) = futures::try_join!(head, tail)?;
         let (header, writer) = parse_header(&head, &name)?;
+        let opener = header.opener(keyring, &name)?;
         let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
-        let at = footer_range(length, trailer, &name)?;
+        let at = footer_range(length, trailer, &opener, &name)?;
         let message = if at.range.start >= tail_start {
             #[expect(clippy::cast_possible_truncation, reason = "within the tail")]
             let (start, end) = ((at.range.start - tail_start) as usize, (at.range.end - tail_start) as usize);
@@ -122,7 +123,7 @@ impl RecentPack {
         };
         #[expect(clippy::cast_possible_truncation, reason = "footer_range checked that it is at most PACK_MAX")]
         let pack = PackRef { id, length: length as u32, footer_len: (at.range.end - at.range.start) as u32 };
-        let footer = parse_footer(&at, message.into(), &header.opener(keyring, &name)?, &writer, &name)?;
+        let footer = parse_footer(&at, message.into(), &opener, &writer, &name)?;
         Ok(Self::new(pack, PackRow { id, generation: header.generation, salt: header.salt }, footer))
     }
 
