@@ -24,6 +24,8 @@ mod options;
 mod packs;
 mod records;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 mod view;
 
 use std::sync::Arc;
