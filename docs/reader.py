@@ -236,7 +236,7 @@ class Repository:
         for entry in pages(74, entries, 49, 256, 1, PAGE):
             blob, row, block, offset, stored, plain, at, length, flags = struct.unpack("<20s7IB", entry)
             must(blob > last and row < len(rows) and flags < 4, "an index entry")
-            must(0 < length and at + length <= plain <= 4 << 20 and 17 <= stored <= plain + 16, "an index entry's lengths")
+            must(0 < length <= 1 << 20 and at + length <= plain <= 4 << 20 and 17 <= stored <= plain + 16, "an index entry's lengths")
             last = blob
             placed = Placed(*rows[row], block, offset, stored, plain, at, length, bool(flags & 1), bool(flags & 2))
             self.index.setdefault((placed.nodes, blob), []).append(placed)

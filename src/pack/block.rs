@@ -15,6 +15,9 @@ pub(super) fn message_number(block: u32, object: &str) -> Result<u32> {
     block.checked_add(1).ok_or_else(|| Error::corrupt(object, "it has more blocks than there can be"))
 }
 
+/// No blob is longer, whatever the repository's parameters.
+pub(crate) const BLOB_MAX: u32 = 1 << 20;
+
 /// What a block's blobs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub(crate) enum BlockKind {

@@ -7,7 +7,7 @@ use crate::crypto::{Keyring, Kind, Opener, Part, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, WriterId};
 use crate::object::{self, Header};
-use crate::pack::block::{BlockKind, Encoding, Place, message_number};
+use crate::pack::block::{BLOB_MAX, BlockKind, Encoding, Place, message_number};
 use crate::pack::{BLOCKS_START, FOOTER_MAX, PACK_MAX, TRAILER_LEN};
 
 /// Packs shorter than this are padded.
@@ -48,13 +48,13 @@ impl Footer {
         for (place, entry) in self.places() {
             place.validate(object)?;
             let blobs_len: u64 = entry.blobs.iter().map(|(_, length)| u64::from(*length)).sum();
-            let no_empty_blob = entry.blobs.iter().all(|(_, length)| *length > 0);
+            let blobs_fit = entry.blobs.iter().all(|(_, length)| (1..=BLOB_MAX).contains(length));
             // Behind nodes stand hints.
             let fits = match entry.kind {
                 BlockKind::Data => blobs_len == u64::from(entry.plain_len),
                 BlockKind::Nodes => blobs_len < u64::from(entry.plain_len),
             };
-            if !fits || !no_empty_blob {
+            if !fits || !blobs_fit {
                 return Err(Error::corrupt(object, "the lengths of a block's blobs don't add up"));
             }
             end = place.range().end;

@@ -28,7 +28,7 @@ mod seal;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use block::{Block, BlockKind, CompressedBlock, Encoding, PLAIN_MAX, Place};
+pub(crate) use block::{BLOB_MAX, Block, BlockKind, CompressedBlock, Encoding, PLAIN_MAX, Place};
 #[cfg(test)]
 pub(crate) use footer::BlockEntry;
 #[cfg(any(test, fuzzing))]

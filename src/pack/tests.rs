@@ -227,7 +227,7 @@ fn sealer_steps(number: u32) -> std::ops::Range<u32> {
 fn a_footer_that_lies_is_refused() {
     assert!(open(&forge(|_, _| ()), &keyring()).is_ok());
     type Lie = fn(&mut Footer, &mut u32);
-    let lies: [(&str, Lie); 17] = [
+    let lies: [(&str, Lie); 18] = [
         ("a block less", |footer, _| drop(footer.blocks.pop())),
         ("a block more", |footer, _| footer.blocks.push(footer.blocks[2].clone())),
         ("another number of blocks", |_, number| *number = 5),
@@ -249,6 +249,11 @@ fn a_footer_that_lies_is_refused() {
             footer.blocks[0].plain_len = 50;
             footer.blocks[0].blobs.pop();
             footer.blocks[0].blobs[0].1 = 50;
+        }),
+        ("a blob longer than there are", |footer, _| {
+            footer.blocks[0].plain_len = (1 << 20) + 1;
+            footer.blocks[0].blobs.pop();
+            footer.blocks[0].blobs[0].1 = (1 << 20) + 1;
         }),
         ("an empty blob", |footer, _| footer.blocks[0].blobs.push((BlobId::new([0; 20]), 0))),
         ("blobs that overlap", |footer, _| footer.blocks[0].blobs[1].1 = 41),
