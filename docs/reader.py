@@ -285,7 +285,7 @@ class Repository:
             name = f"packs/{placed.pack.hex()[:2]}/{placed.pack.hex()}"
             opened = self.keyring.opener(PACK, placed.generation, placed.salt)
             message = self.read(name, placed.offset, placed.stored)
-            plain = opened(placed.block, NODES if placed.nodes else DATA, message)
+            plain = opened(placed.block + 1, NODES if placed.nodes else DATA, message)
             if placed.zstd:
                 plain = zstandard.ZstdDecompressor().decompress(plain, max_output_size=placed.plain)
             must(len(plain) == placed.plain, "a block's length")
