@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -236,12 +237,16 @@ impl BlobReader {
         let (blocks, headers) = (Arc::clone(&self.blocks), Arc::clone(&self.headers));
         let (store, keyring, place) = (self.store.clone(), Arc::clone(&self.keyring), *place);
         cpu::apart(async move {
-            let open = async || {
-                let row = row.or_else(|| headers.get(&pack));
-                let (row, stored) = fetch_block(&store, pack, row, &place).await?;
-                let plain = open_block(Arc::clone(&keyring), row, place, stored).await?;
-                headers.insert(pack, row);
-                Ok::<_, Error>(Opened { row, plain })
+            // On the heap: a reader is polled deep in the stacks of its callers.
+            let open = || {
+                async {
+                    let row = row.or_else(|| headers.get(&pack));
+                    let (row, stored) = fetch_block(&store, pack, row, &place).await?;
+                    let plain = open_block(Arc::clone(&keyring), row, place, stored).await?;
+                    headers.insert(pack, row);
+                    Ok::<_, Error>(Opened { row, plain })
+                }
+                .boxed()
             };
             let block = blocks.get_or_insert_async(&key, open()).await?;
             match row {
