@@ -128,7 +128,7 @@ def padded(length):
 # ---- Keys and sealing (sections 5 and 6)
 
 CONFIG, SLOT, PACK, INDEX, REGISTRATION, SNAPSHOT, COLLECTION, KEPT, REGISTRATION_END, ROSTER = range(1, 11)
-BODY, DATA, NODES, FOOTER, PAGE, PACKS = range(6)
+BODY, DATA, NODES, FOOTER, PAGE, PACKS, TRAILER = range(7)
 
 
 class Keyring:
@@ -348,7 +348,7 @@ class Repository:
         for entry in pages(74, entries, 49, 256, 1, PAGE):
             blob, row, block, offset, stored, plain, at, length, flags = struct.unpack("<20s7IB", entry)
             must(blob > last and row < len(rows) and flags < 4, "an index entry")
-            must(0 < length and at + length <= plain <= 4 << 20 and 17 <= stored <= plain + 16, "an index entry's lengths")
+            must(0 < length <= 1 << 20 and at + length <= plain <= 4 << 20 and 17 <= stored <= plain + 16, "an index entry's lengths")
             last = blob
             placed = Placed(*rows[row], block, offset, stored, plain, at, length, bool(flags & 1), bool(flags & 2))
             self.index.setdefault((placed.nodes, blob), []).append(placed)
@@ -360,10 +360,10 @@ class Repository:
         name = f"packs/{pack.hex()[:2]}/{pack.hex()}"
         data = self.read_named(name)
         generation, salt = header(data, PACK)
-        opened, writer, (stated, number) = self.keyring.opener(PACK, generation, salt), data[46:62], struct.unpack(
-            "<II", data[-8:])
-        must(len(data) == length and stated == footer_len and length >= 62 + 8 + footer_len, "a pack's lengths")
-        v = Values(opened(number, FOOTER, data[-8 - footer_len:-8], writer.hex()))
+        opened, writer = self.keyring.opener(PACK, generation, salt), data[46:62]
+        stated, blocks = struct.unpack("<II", opened(0, TRAILER, data[-24:]))
+        must(len(data) == length and stated == footer_len and length >= 62 + 24 + footer_len, "a pack's lengths")
+        v = Values(opened(blocks + 1, FOOTER, data[-24 - footer_len:-24], writer.hex()))
         offset = 62
         for block, (nodes, zstd, stored, plain, blobs) in enumerate(v.list(lambda: (
                 v.u32(), v.u32(), v.u32(), v.u32(), v.list(lambda: (v.raw(20), v.u32()))))):
@@ -397,7 +397,7 @@ class Repository:
             name = f"packs/{placed.pack.hex()[:2]}/{placed.pack.hex()}"
             opened = self.keyring.opener(PACK, placed.generation, placed.salt)
             message = self.read(name, placed.offset, placed.stored)
-            plain = opened(placed.block, NODES if placed.nodes else DATA, message)
+            plain = opened(placed.block + 1, NODES if placed.nodes else DATA, message)
             if placed.zstd:
                 plain = zstandard.ZstdDecompressor().decompress(plain, max_output_size=placed.plain)
             must(len(plain) == placed.plain, "a block's length")

@@ -71,9 +71,8 @@ pub(crate) enum Authority {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct Plan {
     pub(crate) authority: Authority,
-    /// The beginnings of packs' ids, ascending. A pack that happens to begin like a condemned one is taken for one:
-    /// it isn't relied on, which costs an upload.
-    pub(crate) packs: Vec<[u8; Condemned::PREFIX]>,
+    /// Packs, ascending.
+    pub(crate) packs: Vec<ObjectId>,
     /// Index segments, ascending.
     pub(crate) segments: Vec<ObjectId>,
     /// Records of snapshots that were forgotten and that the first mark left out, by series.

@@ -32,6 +32,12 @@ const PROBE_LEN: usize = 16 << 10;
 /// sample of 16 KiB measures 7.989.
 const SUSPICIOUS_ENTROPY: f64 = 7.6;
 
+/// What a zstd frame begins with.
+const FRAME_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// No frame needs a larger window, in bytes: what RFC 8878 asks of decoders.
+const WINDOW_MAX: u64 = 8 << 20;
+
 /// A compressor, the level it is set to, and room for the longest frame so far.
 struct Compression {
     level: i32,
@@ -77,6 +83,7 @@ pub(crate) fn compress(plain: &[u8], level: i32, spare: usize) -> Result<Vec<u8>
 ///
 /// The caller has checked `plain_len` against the largest block there can be.
 pub(crate) fn decompress(frame: &[u8], plain_len: usize, object: &str) -> Result<Vec<u8>> {
+    expect_one_frame(frame, object)?;
     let plain = DECOMPRESSOR.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
@@ -90,6 +97,28 @@ pub(crate) fn decompress(frame: &[u8], plain_len: usize, object: &str) -> Result
         return Err(Error::corrupt(object, format!("a block holds {} bytes instead of {plain_len}", plain.len())));
     }
     Ok(plain)
+}
+
+/// Refuses what isn't one zstd frame (RFC 8878), wholly, that any decoder would take: of a bounded window, without a
+/// dictionary.
+///
+/// The library underneath would take several frames, skippable ones, and any window.
+fn expect_one_frame(frame: &[u8], object: &str) -> Result<()> {
+    let wrong = || Error::corrupt(object, "a block isn't one zstd frame of a window up to 8 MiB");
+    let (descriptor, rest) = frame.strip_prefix(&FRAME_MAGIC).and_then(<[u8]>::split_first).ok_or_else(wrong)?;
+    let (is_single_segment, dictionary) = (descriptor & 0x20 != 0, descriptor & 3);
+    if !is_single_segment {
+        let window = u64::from(*rest.first().ok_or_else(wrong)?);
+        let base = 1u64 << (10 + (window >> 3));
+        if base + base / 8 * (window & 7) > WINDOW_MAX {
+            return Err(wrong());
+        }
+    }
+    let length = zstd::zstd_safe::find_frame_compressed_size(frame).map_err(|_| wrong())?;
+    if dictionary != 0 || length != frame.len() {
+        return Err(wrong());
+    }
+    Ok(())
 }
 
 /// Guesses cheaply whether compressing `data` would save anything worth having.
@@ -171,6 +200,33 @@ mod tests {
         }
         assert!(decompress(&frame[..frame.len() - 1], text.len(), "it").unwrap_err().is_corrupt());
         assert!(decompress(b"", 10, "it").unwrap_err().is_corrupt());
+    }
+
+    #[test]
+    fn anything_but_one_plain_frame_is_refused() {
+        // Runs of the letter a: a frame with its content's size, and such with a window instead.
+        let sized = [&[0x28, 0xb5, 0x2f, 0xfd, 0x20, 100][..], &[0x23, 0x03, 0x00, b'a']].concat();
+        let windowed = |window: u8| [&[0x28, 0xb5, 0x2f, 0xfd, 0x00, window][..], &[0x23, 0x03, 0x00, b'a']].concat();
+        let skippable = [0x50, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 1, 2, 3];
+        // 2^(10 + 13) bytes is 8 MiB, and with an eighth more too much.
+        for sound in [&sized, &windowed(0), &windowed(13 << 3)] {
+            assert_eq!(decompress(sound, 100, "it").unwrap(), [b'a'; 100], "{sound:?}");
+        }
+        let empty = [0x28, 0xb5, 0x2f, 0xfd, 0x20, 0, 0x01, 0x00, 0x00];
+        for (what, wrong, length) in [
+            ("two frames", [&sized[..], &sized].concat(), 200),
+            ("an empty one after it", [&sized[..], &empty].concat(), 100),
+            ("a skippable one before it", [&skippable[..], &sized].concat(), 100),
+            ("a skippable one after it", [&sized[..], &skippable].concat(), 100),
+            ("a byte after it", [&sized[..], &[0]].concat(), 100),
+            ("a large window", windowed((13 << 3) + 1), 100),
+            ("the largest window", windowed(0xff), 100),
+            ("a dictionary", [&[0x28, 0xb5, 0x2f, 0xfd, 0x21, 7, 100][..], &[0x23, 0x03, 0x00, b'a']].concat(), 100),
+            ("no frame", vec![b'a'; 100], 100),
+            ("a beginning", sized[..5].to_vec(), 100),
+        ] {
+            assert!(decompress(&wrong, length, "it").unwrap_err().is_corrupt(), "{what}");
+        }
     }
 
     #[test]

@@ -12,14 +12,16 @@ use crate::clock::{Entropy, Surroundings, SystemClock, Timestamp};
 use crate::codec;
 use crate::collection::{self, CollectionRecord};
 use crate::config::Config;
-use crate::crypto::{Keyring, Kind, Part, Sealer, SlotKey};
+use crate::crypto::{Keyring, Kind, Part, Sealer, SlotKey, TAG_LEN};
 use crate::files::Metadata;
 use crate::id::{BlobId, ObjectId, RepositoryId, SeriesTag, WriterId};
 use crate::index::Segment;
 use crate::kept::{self, KeptRecord};
 use crate::layout::{CommitName, Name};
-use crate::object::{Header, object_id, seal_signed, write_magic, write_trailer};
-use crate::pack::{BLOCKS_START, BlockKind, Encoding, Hints, PLAIN_MAX, Place, parse_pack, split_hints};
+use crate::object::{Header, object_id, pad, seal_signed, write_magic, write_trailer};
+use crate::pack::{
+    BLOCKS_START, BlockKind, Encoding, Hints, PLAIN_MAX, Place, TRAILER_LEN, parse_pack, split_hints, trailer,
+};
 use crate::roster::{Roster, Standing};
 use crate::slot::Slot;
 use crate::snapshot::open_record;
@@ -92,15 +94,19 @@ pub fn pack(data: &[u8]) {
     let writer = WriterId::new([1; WriterId::LEN]);
     object.extend_from_slice(writer.as_bytes());
     object.resize(BLOCKS_START + usize::from(u16::from_le_bytes(*length)), 0);
+    let mut message = footer.to_vec();
+    // Padded as a writer would, or hardly any footer would get past its padding.
+    let length = object.len() + message.len() + TAG_LEN + TRAILER_LEN;
+    pad(&mut message, length);
+    let Ok(footer_len) = u32::try_from(message.len() + TAG_LEN) else { return };
+    let mut end = trailer(footer_len, u32::from(*blocks));
+    drop(sealer.seal(Part::Trailer, "", &mut end));
     for _ in 0..*blocks {
         drop(sealer.seal(Part::Data, "", &mut Vec::new()));
     }
-    let mut message = footer.to_vec();
-    let Ok(number) = sealer.seal(Part::Footer, &writer.to_string(), &mut message) else { return };
-    let Ok(message_len) = u32::try_from(message.len()) else { return };
+    drop(sealer.seal(Part::Footer, &writer.to_string(), &mut message));
     object.extend_from_slice(&message);
-    object.extend_from_slice(&message_len.to_le_bytes());
-    object.extend_from_slice(&number.to_le_bytes());
+    object.extend_from_slice(&end);
     if let Ok((_, _, footer)) = parse_pack(&object, &KEYRING, "a pack") {
         let end = footer.places().last().map_or(BLOCKS_START as u64, |(place, _)| place.range().end);
         assert!(end <= object.len() as u64, "blocks lie in their pack");
@@ -114,11 +120,13 @@ pub fn block(data: &[u8]) {
     let kind = if kind & 1 == 0 { BlockKind::Data } else { BlockKind::Nodes };
     let mut message = message.to_vec();
     let message_len = message.len();
-    let Ok(number) = sealer.seal(kind.part(), "", &mut message) else { return };
+    // The number 0 is the trailer's, so the first block has 1.
+    drop(sealer.seal(Part::Trailer, "", &mut Vec::new()));
+    drop(sealer.seal(kind.part(), "", &mut message));
     let place = Place {
         kind,
         encoding: if encoding & 1 == 0 { Encoding::Raw } else { Encoding::Zstd },
-        number,
+        number: 0,
         offset: BLOCKS_START as u32,
         stored_len: u32::try_from(message.len()).unwrap_or(u32::MAX),
         plain_len: u32::from_le_bytes(*length) % (PLAIN_MAX + 2),

@@ -21,7 +21,8 @@ use backstop::{BackupOptions, EntryKind, Error, Key, Payload, Progress, Selector
 use common::Random;
 use futures::TryStreamExt;
 use helpers::{
-    Folder, backup, backup_with, contents, create, dump, keys, memory, names, open, quiet, read, series, snapshot,
+    Folder, backup, backup_with, contents, create, dump, keys, memory, names, open, quiet, read, running, series,
+    snapshot,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncSeekExt, ReadBuf};
 

@@ -14,7 +14,9 @@ use std::task::Poll;
 use async_trait::async_trait;
 use backstop::{BackupOptions, CreateOptions, Error, Key, OpenOptions, Repository, Selector, Snapshot, Timestamp};
 use common::{Call, CountingStore, Fault, FaultyStore, Hook, HookedStore, Random, Reply};
-use helpers::{Folder, SetClock, backup, contents, create, dump, memory, names, open, quiet, secret, series, snapshot};
+use helpers::{
+    Folder, SetClock, backup, contents, create, dump, memory, names, open, quiet, running, secret, series, snapshot,
+};
 use object_store::{ObjectStore, ObjectStoreExt};
 
 /// Checks that a repository's series are what they must be, and each snapshot what was `committed` under its number.

@@ -20,7 +20,7 @@ use backstop::{
     Snapshot,
 };
 use common::{CountingStore, Fault, FaultyStore, Kind, Random, Reply};
-use helpers::{contents, create, memory, names, open, quiet, read, secret};
+use helpers::{contents, create, memory, names, open, quiet, read, running, secret};
 use object_store::ObjectStore;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;

@@ -15,7 +15,8 @@ use backstop::{
 };
 use common::{Fault, FaultyStore, Kind, Random, Reply, RestrainedStore};
 use helpers::{
-    Folder, SetClock, backup, backup_with, contents, create, dump, memory, names, open, quiet, read, series, snapshot,
+    Folder, SetClock, backup, backup_with, contents, create, dump, memory, names, open, quiet, read, running, series,
+    snapshot,
 };
 use object_store::ObjectStoreExt;
 

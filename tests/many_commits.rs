@@ -15,7 +15,7 @@ use std::time::Duration;
 use backstop::{Batch, FeedOptions, Key, Metadata, Repository, Selector};
 use common::{CountingStore, Random};
 use futures::TryStreamExt;
-use helpers::{create, memory, names, open};
+use helpers::{create, memory, names, open, running};
 use object_store::ObjectStore;
 
 /// Changes to a commit.

@@ -14,7 +14,7 @@ use backstop::{
 };
 use common::{OverwritingStore, Random, S3Server, compare_trees};
 use futures::TryStreamExt;
-use helpers::{Folder, backup_with, contents, create, memory, names, open, quiet, secret, series};
+use helpers::{Folder, backup_with, contents, create, memory, names, open, quiet, running, secret, series};
 use object_store::ObjectStore;
 use object_store::prefix::PrefixStore;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};

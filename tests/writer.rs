@@ -16,7 +16,7 @@ use backstop::{
 };
 use common::{CountingStore, Fault, FaultyStore, Kind, Random, Reply};
 use futures::TryStreamExt;
-use helpers::{contents, create, memory, names, open, quiet, read, secret};
+use helpers::{contents, create, memory, names, open, quiet, read, running, secret};
 use object_store::ObjectStore;
 use tokio::io::{AsyncRead, AsyncReadExt, ReadBuf};
 

@@ -17,36 +17,26 @@ const OWN_MAX: usize = 4096;
 
 /// The packs that a collection has condemned.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Condemned(Arc<[[u8; Self::PREFIX]]>);
+pub(crate) struct Condemned(Arc<[ObjectId]>);
 
 impl Condemned {
-    /// Packs are condemned by so many first bytes of their ids.
-    pub(crate) const PREFIX: usize = 8;
-
-    /// Those whose ids begin so; sorted.
-    pub(crate) fn new(prefixes: Vec<[u8; Self::PREFIX]>) -> Self {
-        Self(prefixes.into())
+    /// These packs; sorted. Whole ids are compared: whoever can add can make a name that begins like any other.
+    pub(crate) fn new(packs: Vec<ObjectId>) -> Self {
+        Self(packs.into())
     }
 
     /// These, and some more packs.
     #[must_use]
     pub(crate) fn with<'a>(&self, packs: impl IntoIterator<Item = &'a ObjectId>) -> Self {
-        let mut prefixes = self.0.to_vec();
-        prefixes.extend(packs.into_iter().map(Self::prefix));
-        prefixes.sort_unstable();
-        Self::new(prefixes)
-    }
-
-    /// How a pack is named.
-    pub(crate) fn prefix(pack: &ObjectId) -> [u8; Self::PREFIX] {
-        let mut prefix = [0; Self::PREFIX];
-        prefix.copy_from_slice(&pack.as_bytes()[..Self::PREFIX]);
-        prefix
+        let mut all = self.0.to_vec();
+        all.extend(packs);
+        all.sort_unstable();
+        Self::new(all)
     }
 
     /// Whether a pack may be deleted.
     pub(crate) fn contains(&self, pack: &ObjectId) -> bool {
-        self.0.binary_search(&Self::prefix(pack)).is_ok()
+        self.0.binary_search(pack).is_ok()
     }
 }
 

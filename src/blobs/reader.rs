@@ -8,6 +8,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
@@ -37,7 +38,7 @@ const REFRESHES: u32 = 64;
 /// A block that begins so early in its pack is fetched together with the pack's header.
 const NEAR: u32 = 32 << 10;
 
-type Blocks = Cache<(ObjectId, u32), Bytes, ByLength>;
+type Blocks = Cache<(ObjectId, Place), Opened, ByLength>;
 type Headers = Cache<ObjectId, PackRow>;
 
 /// Reads blobs; cheap to share.
@@ -56,12 +57,19 @@ impl std::fmt::Debug for BlobReader {
     }
 }
 
+/// A block that was opened, and what opened it: who says something else of its pack would not have opened it.
+#[derive(Clone)]
+struct Opened {
+    row: PackRow,
+    plain: Bytes,
+}
+
 #[derive(Clone)]
 struct ByLength;
 
-impl Weighter<(ObjectId, u32), Bytes> for ByLength {
-    fn weight(&self, _: &(ObjectId, u32), block: &Bytes) -> u64 {
-        block.len() as u64 + 64
+impl Weighter<(ObjectId, Place), Opened> for ByLength {
+    fn weight(&self, _: &(ObjectId, Place), block: &Opened) -> u64 {
+        block.plain.len() as u64 + 128
     }
 }
 
@@ -222,20 +230,30 @@ impl BlobReader {
     /// The fetch is a task of its own: one begun by a future that isn't polled, as a stream that reads ahead may not
     /// be, would hold up everyone else who wants the block.
     async fn block(&self, pack: ObjectId, row: Option<PackRow>, place: &Place) -> Result<Bytes> {
-        let key = (pack, place.number);
-        if let Some(block) = self.blocks.get(&key) {
-            return Ok(block);
+        let key = (pack, *place);
+        if let Some(block) = self.blocks.get(&key).filter(|block| row.is_none_or(|row| row == block.row)) {
+            return Ok(block.plain);
         }
         let (blocks, headers) = (Arc::clone(&self.blocks), Arc::clone(&self.headers));
         let (store, keyring, place) = (self.store.clone(), Arc::clone(&self.keyring), *place);
         cpu::apart(async move {
-            let fetch = async {
-                let row = row.or_else(|| headers.get(&pack));
-                let (row, stored) = fetch_block(&store, pack, row, &place).await?;
-                headers.insert(pack, row);
-                open_block(keyring, row, place, stored).await
+            // On the heap: a reader is polled deep in the stacks of its callers.
+            let open = || {
+                async {
+                    let row = row.or_else(|| headers.get(&pack));
+                    let (row, stored) = fetch_block(&store, pack, row, &place).await?;
+                    let plain = open_block(Arc::clone(&keyring), row, place, stored).await?;
+                    headers.insert(pack, row);
+                    Ok::<_, Error>(Opened { row, plain })
+                }
+                .boxed()
             };
-            blocks.get_or_insert_async(&key, fetch).await
+            let block = blocks.get_or_insert_async(&key, open()).await?;
+            match row {
+                // Another's word was at hand.
+                Some(row) if row != block.row => open().await.map(|block| block.plain),
+                _ => Ok(block.plain),
+            }
         })
         .await
     }

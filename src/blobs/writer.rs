@@ -30,7 +30,7 @@ use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId, WriterId};
 use crate::index::{Index, PackRef, PackRow, RecentPack, SegmentBuilder};
 use crate::layout::Name;
-use crate::pack::{Block, BlockKind, CompressedBlock, Hint, SealedPack, TRAILER_LEN, seal_pack};
+use crate::pack::{Block, BlockKind, CompressedBlock, Hint, SealedPack, seal_pack};
 use crate::store::{Created, Store};
 use crate::tree;
 
@@ -430,13 +430,12 @@ impl BlobWriter {
         self.uploads.spawn(async move {
             let (keyring, surroundings) = (Arc::clone(&parts.keyring), parts.surroundings);
             let sealing = cpu::start(move || seal_pack(pack.blocks, &registration, &keyring, &surroundings));
-            let SealedPack { id, header, footer, bytes } = sealing.await?;
+            let SealedPack { id, header, footer, footer_len, bytes } = sealing.await?;
             if let Some(tell) = tell {
                 // Nobody listens if no node points into this pack.
                 let _unheard = tell.send(id);
             }
-            let lengths = u32::try_from(bytes.len()).ok().zip(footer_len(&bytes));
-            let (length, footer_len) = lengths.ok_or_else(|| Error::worker("a pack grew beyond its bound"))?;
+            let length = u32::try_from(bytes.len()).map_err(|_| Error::worker("a pack grew beyond its bound"))?;
             upload_patiently(&parts.store, &Name::Pack(id).to_string(), bytes.into(), patience).await?;
             let row = PackRow { id, generation: header.generation, salt: header.salt };
             Ok(RecentPack::new(PackRef { id, length, footer_len }, row, footer))
@@ -557,12 +556,6 @@ impl BlobWriter {
         self.parts.index.forget_recent(self.undescribed.drain(..).map(|recent| recent.pack.id));
         Ok(())
     }
-}
-
-/// The length of the footer's message, which stands at the end of a pack.
-fn footer_len(pack: &[u8]) -> Option<u32> {
-    let [a, b, c, d, ..] = *pack.last_chunk::<TRAILER_LEN>()?;
-    Some(u32::from_le_bytes([a, b, c, d]))
 }
 
 /// Creates a pack, and tries again while the store fails in a way that may pass.

@@ -12,7 +12,7 @@ use crate::testing::{NOW, assert_golden, each_damage, fixed, keyring};
 fn plan() -> Plan {
     Plan {
         authority: Authority::Unneeded,
-        packs: vec![[1; 8], [2; 8], [0xff; 8]],
+        packs: [1, 2, 0xff].map(|byte| ObjectId::new([byte; 32])).to_vec(),
         segments: vec![ObjectId::new([3; 32]), ObjectId::new([4; 32])],
         records: Numbers::gather([3, 4, 5, 9].map(|number| (SeriesTag::new([5; 16]), number))),
         marked: vec![(SeriesTag::new([5; 16]), 12)],
@@ -149,7 +149,7 @@ async fn a_record_out_of_order_is_refused() {
     let repository = repository().await;
     let collections = Collections::new(repository.parts().clone());
     let none = collections.standing().await.unwrap();
-    let wrong = Plan { packs: vec![[2; 8], [1; 8]], ..Plan::default() };
+    let wrong = Plan { packs: [2, 1].map(|byte| ObjectId::new([byte; 32])).to_vec(), ..Plan::default() };
     assert!(collections.begin(&none, wrong).await.unwrap_err().is_corrupt());
     assert!(collections.standing().await.unwrap_err().is_corrupt());
 }

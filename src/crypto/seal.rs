@@ -70,6 +70,8 @@ pub(crate) enum Part {
     Page = 4,
     /// A page of an index segment's table of packs.
     PackTable = 5,
+    /// A pack's end, which says where its footer is.
+    Trailer = 6,
 }
 
 /// Seals the messages of one object, each under the next number.

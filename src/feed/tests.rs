@@ -10,7 +10,6 @@ use tokio::io::{AsyncWriteExt, DuplexStream};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::blobs::Condemned;
 use crate::collection::{Collections, Ended, Plan};
 use crate::crypto::{Kind, Secret};
 use crate::layout::{self, CommitName, Name};
@@ -189,7 +188,7 @@ async fn contents_begun_before_a_collection_are_looked_for_under_a_new_registrat
         let mut plan = Plan::default();
         if condemned {
             let ids = packs.drain(..).filter_map(|listed| match Name::parse(&listed.name) {
-                Some(Name::Pack(id)) => Some(Condemned::prefix(&id)),
+                Some(Name::Pack(id)) => Some(id),
                 _ => None,
             });
             plan.packs = ids.collect();

@@ -1,18 +1,18 @@
 //! From a plan to `gc/n`: what is needed is copied first, and that it is safe is looked at once more.
 
-use std::collections::{BTreeSet, HashSet};
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
 
-use crate::blobs::{Condemned, list_packs};
+use crate::blobs::list_packs;
 use crate::collection::{Authority, Collections, Ended, Plan, Standing, State};
 use crate::error::{Error, Result};
 use crate::gc::marks::Marks;
 use crate::gc::survey::Survey;
 use crate::gc::{GcReport, PackFate, PackReason};
 use crate::id::{BlobId, ObjectId};
-use crate::index::RecentPack;
+use crate::index::{PackRef, RecentPack};
 use crate::merge::{Copied, MergeReport};
 use crate::repository::Repository;
 
@@ -49,10 +49,12 @@ impl Repository {
                 going.remove(pack);
             });
         }
-        self.spare_what_is_needed(&marks, (&listed, &own), &mut going, fates).await?;
+        let relied = self.spare_what_is_needed(&marks, (&listed, &own), &mut going, fates).await?;
 
         // What is needed of them may have been elsewhere as well, and only there so that it could be found.
-        let stay: Vec<_> = undescribed.into_iter().filter(|pack| !going.contains(&pack.id)).collect();
+        let undescribed = undescribed.into_iter().map(|pack| (pack.id, pack)).chain(relied);
+        let stay: BTreeMap<_, _> = undescribed.filter(|(id, _)| !going.contains(id)).collect();
+        let stay: Vec<_> = stay.into_values().collect();
         for group in stay.chunks(DESCRIBED) {
             self.index().describe(group, self.surroundings()).await?;
         }
@@ -62,9 +64,7 @@ impl Repository {
         for batch in batches(segments) {
             merged.extend(self.merge_segments(&batch, &gone).await?);
         }
-        let mut packs: Vec<_> = going.iter().map(Condemned::prefix).collect();
-        packs.sort_unstable();
-        packs.dedup();
+        let packs = gone.into_iter().collect();
         let inherited = match &before.state {
             State::Idle(ended) => Ended { fenced: Vec::new(), ..ended.clone() },
             State::Open(_) => return Err(Error::worker("a collection was planned while another was open")),
@@ -100,17 +100,18 @@ impl Repository {
     /// Takes packs off those that go unless everything that is needed of them is in one that stays.
     ///
     /// What is in them their footers say, and the copies are read, unless they were made just now: what segments say of
-    /// either could have been written by whoever can add.
+    /// either could have been written by whoever can add. Packs with copies that no segment tells of are returned: some
+    /// record names them, which others don't read.
     async fn spare_what_is_needed(
         &self,
         marks: &Marks,
         (listed, own): (&HashSet<ObjectId>, &HashSet<ObjectId>),
         going: &mut HashSet<ObjectId>,
         fates: Vec<PackFate>,
-    ) -> Result<()> {
+    ) -> Result<BTreeMap<ObjectId, PackRef>> {
         let mut there = list_packs(self.store()).await?;
         there.retain(|pack| listed.contains(pack));
-        let ground = Ground { marks, own, there: &there, going: &*going };
+        let ground = Ground { marks, own, there: &there, going: &*going, relied: Mutex::default() };
         let fates = fates.into_iter().filter(|fate| ground.going.contains(&fate.pack));
         let mut looked = futures::stream::iter(fates).map(|fate| self.may_go(fate, &ground)).buffer_unordered(READS);
         let mut spared = Vec::new();
@@ -120,10 +121,11 @@ impl Repository {
             }
         }
         drop(looked);
+        let relied = ground.relied.into_inner().unwrap_or_else(PoisonError::into_inner);
         spared.iter().for_each(|pack| {
             going.remove(pack);
         });
-        Ok(())
+        Ok(relied)
     }
 
     async fn may_go(&self, fate: PackFate, ground: &Ground<'_>) -> Result<(ObjectId, bool)> {
@@ -147,15 +149,24 @@ impl Repository {
 
     /// Whether a blob is in a pack that stays.
     async fn has_copy(&self, id: &BlobId, ground: &Ground<'_>) -> Result<bool> {
-        let mut places = self.index().places(id)?;
-        places.extend(ground.marks.places(id)?);
+        // What is told by segments, or will be, comes first.
+        let mut places = ground.marks.places(id)?;
+        let told = places.clone();
+        places.extend(self.index().places(id)?);
         if places.iter().any(|location| ground.own.contains(&location.pack.id)) {
             return Ok(true);
         }
         places.retain(|location| ground.stays(&location.pack.id));
         for location in places {
             match self.reader().read_at(location.place.kind, id, &location).await {
-                Ok(_) => return Ok(true),
+                Ok(_) => {
+                    if !told.contains(&location)
+                        && let Some(pack) = self.index().recent(&location.pack.id)
+                    {
+                        ground.relied.lock().unwrap_or_else(PoisonError::into_inner).insert(pack.id, pack);
+                    }
+                    return Ok(true);
+                }
                 Err(error @ Error::Store { .. }) => return Err(error),
                 Err(error) => tracing::warn!(%id, pack = %location.pack.id, %error, "a copy can't be read"),
             }
@@ -172,6 +183,8 @@ struct Ground<'a> {
     /// Those that the survey saw and that are still there.
     there: &'a HashSet<ObjectId>,
     going: &'a HashSet<ObjectId>,
+    /// Packs that stay, and whose copies count though no segment tells of them.
+    relied: Mutex<BTreeMap<ObjectId, PackRef>>,
 }
 
 impl Ground<'_> {

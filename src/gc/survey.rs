@@ -26,6 +26,9 @@ use crate::snapshot::{Lines, Placed};
 /// Records, footers and headers read at a time.
 const CONCURRENCY: usize = 16;
 
+/// Packs that one collection condemns at most: 12 of the 16 MiB that its record may have.
+const PACKS_MAX: usize = (12 << 20) / ObjectId::LEN;
+
 /// Blobs of packs that no segment describes are gathered to a table when they come to this many.
 const SPARE_BLOBS: usize = 1 << 19;
 
@@ -316,11 +319,9 @@ impl Repository {
         let going = fates.len();
         let mut fates = self.without_those_of(writers, fates).await?;
         survey.spared = (going - fates.len()) as u64;
-        // A condemned pack is published by the beginning of its id, which must be no other's.
-        let mut prefixes = HashMap::<_, u32>::new();
-        uses.keys().for_each(|pack| *prefixes.entry(crate::blobs::Condemned::prefix(pack)).or_default() += 1);
-        fates.retain(|fate| prefixes.get(&crate::blobs::Condemned::prefix(&fate.pack)) == Some(&1));
         fates.sort_unstable_by_key(|fate| (std::cmp::Reverse(fate.bytes), fate.pack));
+        // The others go at the next collection: a record names each of them.
+        fates.truncate(PACKS_MAX);
         survey.fates = fates;
         Ok(())
     }

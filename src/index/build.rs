@@ -56,19 +56,21 @@ impl SegmentBuilder {
         self.entries.is_empty()
     }
 
-    /// Takes out what was added of blobs that were added before in another pack: a segment has each blob once.
+    /// Takes out what was added of blobs that were added before at another place: a segment has each blob once.
     ///
-    /// None is dropped, since it isn't known which of them is what it should be.
+    /// None is dropped but what is wholly the same, since it isn't known which of them is what it should be.
     pub(crate) fn split_doubled(&mut self) -> Result<Self> {
         self.entries.sort_by_key(|entry| entry.id);
         let (mut once, mut doubled) = (Vec::<Entry>::with_capacity(self.entries.len()), Self::default());
         for entry in std::mem::take(&mut self.entries) {
             match once.last() {
                 Some(first) if first.id == entry.id => {
-                    let pack = |entry: &Entry| self.rows.get(entry.row as usize).copied();
-                    if let Some(row) = pack(&entry).filter(|row| pack(first).is_none_or(|first| first.id != row.id)) {
-                        let Entry { id, place, at, length, .. } = entry;
-                        doubled.add_blob(id, &Location { pack: row, place, at, length })?;
+                    let location = |entry: &Entry| {
+                        let Entry { row, place, at, length, .. } = *entry;
+                        self.rows.get(row as usize).map(|pack| Location { pack: *pack, place, at, length })
+                    };
+                    if let Some(other) = location(&entry).filter(|other| location(first) != Some(*other)) {
+                        doubled.add_blob(entry.id, &other)?;
                     }
                 }
                 _ => once.push(entry),

@@ -3,7 +3,7 @@
 use crate::crypto::{SALT_LEN, Salt, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
-use crate::pack::{BlockKind, Encoding, Place};
+use crate::pack::{BLOB_MAX, BlockKind, Encoding, Place};
 
 /// Length of an entry in bytes.
 pub(super) const ENTRY_LEN: usize = 49;
@@ -95,8 +95,9 @@ impl Entry {
             Self { id: id_of(bytes), row: u32_at(bytes, 20), place, at: u32_at(bytes, 40), length: u32_at(bytes, 44) };
         entry.place.validate(object)?;
         let end = u64::from(entry.at) + u64::from(entry.length);
-        if entry.length == 0 || end > u64::from(entry.place.plain_len) {
-            return Err(Error::corrupt(object, format!("blob {} lies outside its block", entry.id)));
+        if !(1..=BLOB_MAX).contains(&entry.length) || end > u64::from(entry.place.plain_len) {
+            let reason = format!("blob {} lies outside its block, or is longer than there are", entry.id);
+            return Err(Error::corrupt(object, reason));
         }
         Ok(entry)
     }

@@ -22,6 +22,7 @@
 //! Invariant: a page counts only after its AEAD has passed, which covers its
 //! number; the counts are covered by message 0.
 
+mod arriving;
 mod build;
 mod entry;
 mod recent;

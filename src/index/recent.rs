@@ -4,6 +4,7 @@
 //! that its record names; they are read when something isn't found otherwise.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::codec::{Decode, Encode};
@@ -13,7 +14,9 @@ use crate::id::{BlobId, ObjectId};
 use crate::index::entry::{Location, PackRow};
 use crate::layout::Name;
 use crate::object;
-use crate::pack::{BLOCKS_START, Footer, Place, TRAILER_LEN, footer_range, parse_footer, parse_header};
+use crate::pack::{
+    BLOCKS_START, FOOTER_MAX, Footer, PACK_MAX, Place, TRAILER_LEN, footer_range, parse_footer, parse_header,
+};
 use crate::store::Store;
 
 /// How many packs are known at a time; the oldest are forgotten, and named again by whoever needs them.
@@ -36,6 +39,18 @@ pub(crate) struct PackRef {
 }
 
 impl PackRef {
+    /// Where its footer's message and trailer are; `object` names it.
+    ///
+    /// Whoever can add can say anything here, so it is held against what can be before anything is fetched.
+    pub(super) fn tail(&self, object: &str) -> Result<Range<u64>> {
+        let (length, footer) = (u64::from(self.length), u64::from(self.footer_len));
+        let start = length.checked_sub(footer + TRAILER_LEN as u64).filter(|start| *start >= BLOCKS_START as u64);
+        match start {
+            Some(start) if length <= PACK_MAX && footer <= FOOTER_MAX => Ok(start..length),
+            _ => Err(Error::corrupt(object, "a snapshot names it with an impossible length")),
+        }
+    }
+
     /// How many blobs are in it, judging by the length of its footer: at most so many.
     pub(crate) fn blobs(&self) -> usize {
         self.footer_len as usize / (BlobId::LEN + 1)
@@ -72,16 +87,13 @@ impl RecentPack {
     /// Reads a pack's header and footer, in one round trip.
     pub(crate) async fn fetch(pack: PackRef, store: &Store, keyring: &Keyring) -> Result<Self> {
         let name = Name::Pack(pack.id).to_string();
-        let length = u64::from(pack.length);
-        let tail = u64::from(pack.footer_len) + TRAILER_LEN as u64;
-        let start = length.checked_sub(tail).filter(|start| *start >= BLOCKS_START as u64);
-        let start = start.ok_or_else(|| Error::corrupt(&name, "a snapshot names it with an impossible length"))?;
+        let Range { start, end: length } = pack.tail(&name)?;
         let (head, tail) =
             futures::try_join!(store.get_range(&name, 0..BLOCKS_START as u64), store.get_range(&name, start..length))?;
         let (header, writer) = parse_header(&head, &name).map_err(object::in_part)?;
         let opener = header.opener(keyring, &name).map_err(object::in_part)?;
         let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
-        let at = footer_range(length, trailer, &name)?;
+        let at = footer_range(length, trailer, &opener, &name)?;
         if at.range.start != start {
             return Err(Error::corrupt(&name, "its footer is not where a snapshot says"));
         }
@@ -99,8 +111,9 @@ impl RecentPack {
         let tail = store.get_range(&name, tail_start..length);
         let (head, tail) = futures::try_join!(head, tail)?;
         let (header, writer) = parse_header(&head, &name).map_err(object::in_part)?;
+        let opener = header.opener(keyring, &name).map_err(object::in_part)?;
         let trailer = tail.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(&name))?;
-        let at = footer_range(length, trailer, &name)?;
+        let at = footer_range(length, trailer, &opener, &name)?;
         let message = if at.range.start >= tail_start {
             #[expect(clippy::cast_possible_truncation, reason = "within the tail")]
             let (start, end) = ((at.range.start - tail_start) as usize, (at.range.end - tail_start) as usize);
@@ -110,7 +123,6 @@ impl RecentPack {
         };
         #[expect(clippy::cast_possible_truncation, reason = "footer_range checked that it is at most PACK_MAX")]
         let pack = PackRef { id, length: length as u32, footer_len: (at.range.end - at.range.start) as u32 };
-        let opener = header.opener(keyring, &name).map_err(object::in_part)?;
         let footer = parse_footer(&at, message.into(), &opener, &writer, &name)?;
         Ok(Self::new(pack, PackRow { id, generation: header.generation, salt: header.salt }, footer))
     }
@@ -123,6 +135,20 @@ impl RecentPack {
     /// The number of blobs in it.
     pub(crate) fn len(&self) -> usize {
         self.blobs.len()
+    }
+
+    /// Whether a blob lies at this very place of the pack.
+    pub(crate) fn has(&self, id: &BlobId, location: &Location) -> bool {
+        self.places_of(id).any(|place| place == *location)
+    }
+
+    fn places_of(&self, id: &BlobId) -> impl Iterator<Item = Location> {
+        let first = self.blobs.partition_point(|(other, ..)| other < id);
+        let same = self.blobs[first..].iter().take_while(move |(other, ..)| other == id);
+        same.filter_map(|(_, block, at, length)| {
+            let place = *self.places.get(*block as usize)?;
+            Some(Location { pack: self.row, place, at: *at, length: *length })
+        })
     }
 
     fn find(&self, id: &BlobId) -> Option<Location> {
@@ -240,11 +266,11 @@ impl Recent {
 
     /// Everywhere where a blob is, by the footers that have been read.
     pub(super) fn find_all(&self, id: &BlobId) -> Vec<Location> {
-        let found = self.packs.values().filter_map(|state| match state {
-            State::Read(pack) => pack.find(id),
+        let read = self.packs.values().filter_map(|state| match state {
+            State::Read(pack) => Some(pack),
             _ => None,
         });
-        found.collect()
+        read.flat_map(|pack| pack.places_of(id)).collect()
     }
 
     /// The same, but only in packs that are `sound`.

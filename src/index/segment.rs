@@ -32,6 +32,9 @@ const LIKELY_MAX: u64 = 8;
 /// Pages of rows that are kept open while all entries are read.
 const ROW_PAGES_KEPT: usize = 64;
 
+/// Pages of a long segment that are fetched with one request: some 3 MiB.
+const PART_PAGES: u64 = 256;
+
 /// How many pages of a remote segment are remembered.
 const PAGES_KEPT: usize = 512;
 
@@ -41,6 +44,13 @@ pub(super) enum Source {
     Memory(Bytes),
     File(File, PathBuf),
     Remote(Remote),
+}
+
+/// Pages that follow one another, by number.
+#[derive(Clone, Debug)]
+pub(super) enum Pages {
+    Entries(Range<u64>),
+    Rows(Range<u64>),
 }
 
 /// A segment of which single pages are fetched.
@@ -296,6 +306,43 @@ impl Segment {
         Ok(Location { pack: PackRow::read(row), place: entry.place, at: entry.at, length: entry.length })
     }
 
+    /// All pages in order, in parts of a few MiB.
+    pub(super) fn parts(&self) -> impl Iterator<Item = Pages> + Send + use<> {
+        let part = |pages: u64| move |first: u64| first..pages.min(first + PART_PAGES);
+        let (entries, rows) = (self.entry_pages(), u64::from(self.rows).div_ceil(PAGE_ROWS as u64));
+        let starts = |pages: u64| (0..pages.div_ceil(PART_PAGES)).map(|part| part * PART_PAGES);
+        starts(entries).map(part(entries)).map(Pages::Entries).chain(starts(rows).map(part(rows)).map(Pages::Rows))
+    }
+
+    /// Where pages lie; they must be some that there are.
+    pub(super) fn range_of(&self, pages: &Pages) -> Range<u64> {
+        let (first, last) = match pages {
+            Pages::Entries(pages) => (self.page_range(pages.start), self.page_range(pages.end - 1)),
+            Pages::Rows(pages) => (self.rows_page_range(pages.start), self.rows_page_range(pages.end - 1)),
+        };
+        first.start..last.end
+    }
+
+    /// Opens pages from their bytes as stored, and lets go of them.
+    pub(super) fn authenticate(&self, pages: &Pages, stored: &[u8]) -> Result<()> {
+        let mut rest = stored;
+        let (Pages::Entries(numbers) | Pages::Rows(numbers)) = pages;
+        for number in numbers.clone() {
+            let range = match pages {
+                Pages::Entries(_) => self.page_range(number),
+                Pages::Rows(_) => self.rows_page_range(number),
+            };
+            let length = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
+            let (page, after) = rest.split_at_checked(length).ok_or_else(|| too_short(&self.name))?;
+            match pages {
+                Pages::Entries(_) => self.open_page(page.to_vec(), number)?,
+                Pages::Rows(_) => self.open_rows_page(page.to_vec(), number)?,
+            };
+            rest = after;
+        }
+        Ok(())
+    }
+
     fn page_range(&self, number: u64) -> Range<u64> {
         let start = HEAD_LEN as u64 + number * PAGE_STORED as u64;
         let entries = (self.entries - number * PAGE_ENTRIES as u64).min(PAGE_ENTRIES as u64);
@@ -306,11 +353,14 @@ impl Segment {
         if row >= self.rows {
             return Err(Error::corrupt(&self.name, "an entry names a pack that isn't in the table"));
         }
+        Ok(self.rows_page_range(u64::from(row) / PAGE_ROWS as u64))
+    }
+
+    fn rows_page_range(&self, number: u64) -> Range<u64> {
         let pages = HEAD_LEN as u64 + self.entries * ENTRY_LEN as u64 + self.entry_pages() * TAG_LEN as u64;
-        let number = u64::from(row) / PAGE_ROWS as u64;
         let start = pages + number * ROW_PAGE_STORED as u64;
         let rows = (u64::from(self.rows) - number * PAGE_ROWS as u64).min(PAGE_ROWS as u64);
-        Ok(start..start + rows * ROW_LEN as u64 + TAG_LEN as u64)
+        start..start + rows * ROW_LEN as u64 + TAG_LEN as u64
     }
 
     fn page(&self, number: u64) -> Result<Vec<u8>> {
@@ -323,8 +373,12 @@ impl Segment {
         Ok(stored)
     }
 
-    fn open_rows(&self, mut stored: Vec<u8>, row: u32) -> Result<Vec<u8>> {
-        let number = self.entry_pages() + u64::from(row) / PAGE_ROWS as u64 + 1;
+    fn open_rows(&self, stored: Vec<u8>, row: u32) -> Result<Vec<u8>> {
+        self.open_rows_page(stored, u64::from(row) / PAGE_ROWS as u64)
+    }
+
+    fn open_rows_page(&self, mut stored: Vec<u8>, page: u64) -> Result<Vec<u8>> {
+        let number = self.entry_pages() + page + 1;
         #[expect(clippy::cast_possible_truncation, reason = "expected_length checked that page numbers fit")]
         self.opener.open(number as u32, Part::PackTable, "", &mut stored, &self.name)?;
         Ok(stored)

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -18,10 +18,11 @@ use crate::cpu;
 use crate::crypto::Keyring;
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
+use crate::index::arriving::Arriving;
 use crate::index::build::SegmentBuilder;
 use crate::index::entry::Location;
 use crate::index::recent::{PackRef, Recent, RecentPack};
-use crate::index::segment::{HEAD_LEN, Remote, Segment, Shared, Source};
+use crate::index::segment::{HEAD_LEN, Pages, Remote, Segment, Shared, Source};
 use crate::layout::{self, Name};
 use crate::object;
 use crate::store::{Created, Listed, Store};
@@ -38,11 +39,17 @@ const BULK_MAX: u64 = 64 << 20;
 /// Segments fetched at a time.
 const CONCURRENCY: usize = 8;
 
+/// Parts of a long segment fetched at a time.
+const PARTS: usize = 2;
+
 /// How often segments are listed again when some of them are gone before they could be read.
 const LISTINGS: usize = 5;
 
 /// Footers read at a time.
 const FOOTERS: usize = 32;
+
+/// What footers that are read at a time come to, in bytes.
+const FOOTER_BYTES: u64 = 64 << 20;
 
 /// Ids looked up at a time in a segment of which single pages are fetched.
 const LOOKUPS: usize = 32;
@@ -50,10 +57,8 @@ const LOOKUPS: usize = 32;
 /// How completely segments are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Want {
-    /// Wholly, with filters, for a writer or a check.
+    /// Wholly, with filters, for whoever takes what it doesn't find for not stored.
     All,
-    /// Likewise, but without those that can't be used, for who takes what it doesn't find for not stored.
-    Usable,
     /// Wholly if they come to a bounded length together, and otherwise whatever is cheapest; for a reader of very much.
     Bulk,
     /// Whatever is cheapest, for a reader.
@@ -135,15 +140,17 @@ impl Index {
                 let index = &index;
                 async move { (pack, RecentPack::fetch(pack, &index.store, &index.keyring).await) }
             };
-            let mut fetched = futures::stream::iter(index.unread()).map(fetch).buffer_unordered(FOOTERS);
-            while let Some((pack, found)) = fetched.next().await {
-                match found {
-                    Ok(found) => index.add_recent(Arc::new(found)),
-                    Err(error @ Error::Store { .. }) => return Err(error),
-                    Err(error) if error.is_not_found() => index.forget_gone([pack.id]),
-                    Err(error) => {
-                        tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
-                        index.forget_recent([pack.id]);
+            for wave in waves(index.unread()) {
+                let mut fetched = futures::stream::iter(wave).map(fetch).buffer_unordered(FOOTERS);
+                while let Some((pack, found)) = fetched.next().await {
+                    match found {
+                        Ok(found) => index.add_recent(Arc::new(found)),
+                        Err(error @ Error::Store { .. }) => return Err(error),
+                        Err(error) if error.is_not_found() => index.forget_gone([pack.id]),
+                        Err(error) => {
+                            tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
+                            index.forget_recent([pack.id]);
+                        }
                     }
                 }
             }
@@ -314,38 +321,44 @@ impl Index {
         Ok((locations, failure))
     }
 
-    /// Whether each of `ids`, which are sorted, is in one of the packs that are `there`, according to segments other
-    /// than those to `leave_out`.
-    pub(crate) async fn are_told(
+    /// Everywhere where `ids`, which are sorted, are according to segments other than those to `leave_out`.
+    pub(crate) async fn places_of(
         self: &Arc<Self>,
-        ids: Vec<BlobId>,
+        ids: Arc<[BlobId]>,
         leave_out: &HashSet<ObjectId>,
-        there: &HashSet<ObjectId>,
-    ) -> Result<bool> {
+    ) -> Result<Vec<(BlobId, Location)>> {
         self.ensure_listed().await?;
-        let mut left: Arc<[BlobId]> = ids.into();
+        let mut places = Vec::new();
         for segment in self.segments().iter().filter(|segment| !leave_out.contains(segment.id())) {
-            if left.is_empty() {
-                break;
-            }
-            let hits = match find_in(segment, Arc::clone(&left)).await {
-                Ok(hits) => hits,
-                Err(Error::Corrupt { .. } | Error::NotFound { .. }) => continue,
-                Err(error) => return Err(error),
-            };
-            let told = hits.into_iter().filter(|(_, location)| there.contains(&location.pack.id));
-            let told: HashSet<BlobId> = told.map(|(id, _)| id).collect();
-            left = left.iter().filter(|id| !told.contains(*id)).copied().collect();
+            places.extend(find_if_sound(segment, Arc::clone(&ids)).await?);
         }
-        Ok(left.is_empty())
+        Ok(places)
     }
 
-    /// The blobs that a segment says are in packs that are `there`, sorted; nothing if it isn't known any more.
-    pub(crate) async fn blobs_of_segment(
+    /// What none of the segments but those to `leave_out` says, of `entries`, which are sorted.
+    pub(crate) async fn unsaid(
+        self: &Arc<Self>,
+        mut entries: Vec<(BlobId, Location)>,
+        leave_out: &HashSet<ObjectId>,
+    ) -> Result<Vec<(BlobId, Location)>> {
+        self.ensure_listed().await?;
+        for segment in self.segments().iter().filter(|segment| !leave_out.contains(segment.id())) {
+            if entries.is_empty() {
+                break;
+            }
+            let ids: Vec<_> = entries.iter().map(|(id, _)| *id).collect();
+            let said: HashMap<_, _> = find_if_sound(segment, ids.into()).await?.into_iter().collect();
+            entries.retain(|(id, location)| said.get(id) != Some(location));
+        }
+        Ok(entries)
+    }
+
+    /// What a segment says of packs that are `there`, sorted; nothing if it isn't known any more.
+    pub(crate) async fn entries_of_segment(
         self: &Arc<Self>,
         id: &ObjectId,
         there: &HashSet<ObjectId>,
-    ) -> Result<Option<Vec<BlobId>>> {
+    ) -> Result<Option<Vec<(BlobId, Location)>>> {
         let name = Name::Index(*id).to_string();
         let length = match self.store.length(&name).await {
             Err(error) if error.is_not_found() => return Ok(None),
@@ -356,14 +369,14 @@ impl Index {
             other => other?,
         };
         let there = there.clone();
-        let blobs = cpu::start(move || {
-            let blobs = segment.entries().filter_map(|entry| match entry {
-                Ok((id, location)) => there.contains(&location.pack.id).then_some(Ok(id)),
-                Err(error) => Some(Err(error)),
+        let entries = cpu::start(move || {
+            let entries = segment.entries().filter(|entry| match entry {
+                Ok((_, location)) => there.contains(&location.pack.id),
+                Err(_) => true,
             });
-            blobs.collect::<Result<Vec<_>>>()
+            entries.collect::<Result<Vec<_>>>()
         });
-        blobs.await.map(Some)
+        entries.await.map(Some)
     }
 
     /// Forgets segments that were merged, in the cache as well.
@@ -406,7 +419,8 @@ impl Index {
 
     /// Lists the segments again, opens those that are new and forgets those that are gone.
     ///
-    /// One that can't be used is an error where all are wanted; a reader does without, see [`Index::broken`].
+    /// One that can't be used is put aside with a warning, see [`Index::broken`]: whoever can add could have put it
+    /// there. What it alone knows is stored again by writers, and read by the packs' footers by a collection.
     pub(crate) async fn refresh(self: &Arc<Self>, want: Want) -> Result<()> {
         let index = Arc::clone(self);
         cpu::apart(async move {
@@ -436,9 +450,7 @@ impl Index {
                 wanted.insert(id, length);
             }
         }
-        let do_without = want != Want::All;
         let want = match want {
-            Want::Usable => Want::All,
             Want::Bulk if wanted.values().fold(0, |sum: u64, length| sum.saturating_add(*length)) <= BULK_MAX => {
                 Want::All
             }
@@ -459,7 +471,7 @@ impl Index {
         while let Some(opened) = opening.next().await {
             match opened {
                 Ok((id, want, segment)) => self.insert(id, want, segment),
-                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason }) if do_without => {
+                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason }) => {
                     tracing::warn!(object, reason, "an index segment can't be used");
                     broken = Some((object, reason));
                 }
@@ -486,9 +498,7 @@ impl Index {
 
     /// Reads a segment from the store whatever is at hand, for checks: wholly verified, and not made known.
     pub(crate) async fn fetch(&self, id: ObjectId, length: u64) -> Result<Shared> {
-        let bytes = self.store.get(&Name::Index(id).to_string(), length).await?;
-        let (keyring, cache) = (Arc::clone(&self.keyring), self.cache.clone());
-        cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await.map(Arc::new)
+        self.download(id, length).await.map(Arc::new)
     }
 
     async fn open_segment(&self, id: ObjectId, length: u64, want: Want) -> Result<(ObjectId, Want, Segment)> {
@@ -508,11 +518,56 @@ impl Index {
             let segment = Segment::open(id, &head, length, source, &keyring).map_err(object::in_part)?;
             return Ok((id, want, segment));
         }
-        let bytes = self.store.get(&name, length).await?;
-        let cache = self.cache.clone();
-        let segment = cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await?;
-        Ok((id, Want::All, segment))
+        Ok((id, Want::All, self.download(id, length).await?))
     }
+
+    /// Reads a segment whole. A long one comes in parts, each of which is authenticated before the next is asked for:
+    /// the length that a listing shows is nobody's word.
+    async fn download(&self, id: ObjectId, length: u64) -> Result<Segment> {
+        let name = Name::Index(id).to_string();
+        let (keyring, cache) = (Arc::clone(&self.keyring), self.cache.clone());
+        if length <= WHOLE_MAX {
+            let bytes = self.store.get(&name, length).await?;
+            return cpu::block(move || open_whole(id, bytes, cache.as_deref(), &keyring)).await;
+        }
+        let head = self.store.get_range(&name, 0..HEAD_LEN as u64).await?;
+        let source = Source::Remote(Remote { store: self.store.clone(), tail: Bytes::new(), pages: Mutex::default() });
+        let segment = Arc::new(Segment::open(id, &head, length, source, &keyring)?);
+        let mut arriving = cpu::block(move || Arriving::begin(id, &head, cache.as_deref())).await?;
+        let fetch = |pages: Pages| {
+            let (store, name, range) = (&self.store, &name, segment.range_of(&pages));
+            async move { Ok::<_, Error>((pages, store.get_range(name, range).await?)) }
+        };
+        let mut parts = futures::stream::iter(segment.parts()).map(fetch).buffered(PARTS);
+        while let Some((pages, bytes)) = parts.try_next().await? {
+            let segment = Arc::clone(&segment);
+            let taken = cpu::block(move || {
+                segment.authenticate(&pages, &bytes)?;
+                arriving.push(&bytes)?;
+                Ok(arriving)
+            });
+            arriving = taken.await?;
+        }
+        drop(parts);
+        cpu::block(move || arriving.finish(id, length, &keyring)).await
+    }
+}
+
+/// Packs whose footers together are no longer than what may be under way at a time.
+fn waves(packs: Vec<PackRef>) -> Vec<Vec<PackRef>> {
+    let (mut waves, mut bytes) = (Vec::<Vec<PackRef>>::new(), 0);
+    for pack in packs {
+        let length = u64::from(pack.footer_len);
+        match waves.last_mut() {
+            Some(wave) if bytes + length <= FOOTER_BYTES => wave.push(pack),
+            _ => {
+                waves.push(vec![pack]);
+                bytes = 0;
+            }
+        }
+        bytes += length;
+    }
+    waves
 }
 
 /// Where those of `ids` are that a segment knows.
@@ -526,36 +581,19 @@ async fn find_in(segment: &Shared, ids: Arc<[BlobId]>) -> Result<Vec<(BlobId, Lo
     Ok(found.into_iter().flatten().collect())
 }
 
+/// The same; nothing of a segment that can't be used, or is gone.
+async fn find_if_sound(segment: &Shared, ids: Arc<[BlobId]>) -> Result<Vec<(BlobId, Location)>> {
+    match find_in(segment, ids).await {
+        Err(Error::Corrupt { .. } | Error::Unsupported { .. } | Error::NotFound { .. }) => Ok(Vec::new()),
+        other => other,
+    }
+}
+
 /// Opens a segment from all of its bytes, by way of the cache where there is one.
 fn open_whole(id: ObjectId, bytes: Bytes, cache: Option<&Path>, keyring: &Keyring) -> Result<Segment> {
     object::verify_id(&bytes, &id, &Name::Index(id).to_string())?;
-    let kept = cache.and_then(|cache| match keep(&id, &bytes, cache) {
-        Ok(path) => Some(path),
-        Err(error) => {
-            // A full or read-only cache costs time, not correctness.
-            tracing::warn!(%error, "could not keep an index segment in the cache");
-            None
-        }
-    });
-    let source = match kept.map(|path| File::open(&path).map(|file| (file, path))) {
-        Some(Ok((file, path))) => Source::File(file, path),
-        _ => Source::Memory(bytes.clone()),
-    };
-    let mut segment = Segment::open(id, &bytes, bytes.len() as u64, source, keyring)?;
-    segment.build_filter()?;
-    Ok(segment)
-}
-
-/// Writes a segment to the cache, whole or not at all.
-fn keep(id: &ObjectId, bytes: &[u8], cache: &Path) -> Result<PathBuf> {
-    static WRITTEN: AtomicU64 = AtomicU64::new(0);
-    let attempt = WRITTEN.fetch_add(1, Ordering::Relaxed);
-    let (path, new) = (cache.join(id.to_string()), cache.join(format!("{id}.{}-{attempt}", std::process::id())));
-    std::fs::create_dir_all(cache)
-        .and_then(|()| std::fs::write(&new, bytes))
-        .and_then(|()| std::fs::rename(&new, &path))
-        .map_err(|error| Error::file("write the index cache", &path, error))?;
-    Ok(path)
+    let length = bytes.len() as u64;
+    Arriving::begin(id, &bytes, cache)?.finish(id, length, keyring)
 }
 
 /// Opens a segment from the cache if it is there and sound; what isn't is fetched anew.

@@ -2,6 +2,8 @@
 
 #![allow(clippy::big_endian_bytes, reason = "so that the ids made here sort as their numbers do")]
 
+mod arriving;
+
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::ops::Range;
@@ -229,6 +231,7 @@ fn entries_and_rows_have_known_bytes() {
         [7, 0, 0, u32::MAX, u32::MAX, 1, 1],
         [7, 0, u32::MAX, 0x50, 0x60, 1, 1],
         [7, 0, 0, 0x60 + 17, 0x60, 1, 1],
+        [7, 0, 0, 3 << 20, 3 << 20, 0, (1 << 20) + 1],
     ] {
         let bytes = [&[0xaa; 20][..], &wrong.map(u32::to_le_bytes).concat(), &[3]].concat();
         assert!(read(&bytes).unwrap_err().is_corrupt(), "{wrong:?}");

@@ -17,7 +17,7 @@ use crate::id::{BlobId, ObjectId, WriterId};
 use crate::index::Location;
 use crate::layout::Name;
 use crate::merge::MergeReport;
-use crate::object::if_whole;
+use crate::object::{if_whole, verify_id};
 use crate::pack::{BlockKind, Encoding, Hint, Hints, PACK_MAX, parse_pack, split_hints};
 use crate::repository::Repository;
 use crate::tree;
@@ -32,6 +32,8 @@ pub(crate) struct Copied {
     pub(crate) packs: BTreeSet<ObjectId>,
     /// The packs that were written.
     pub(crate) written: Vec<ObjectId>,
+    /// The blobs that lie in them.
+    pub(crate) blobs: HashSet<BlobId>,
 }
 
 /// Whether a blob is to be copied.
@@ -64,7 +66,7 @@ impl Repository {
         let options = WriteOptions { look_up: LookUp::Nothing, held_max: usize::MAX, ..WriteOptions::default() };
         let evidence = Evidence::new(Condemned::default());
         let mut writer = BlobWriter::new(self.parts().clone(), id, evidence, options);
-        let mut copied = BTreeSet::new();
+        let (mut copied, mut stored) = (BTreeSet::new(), HashSet::new());
         let there = list_packs(self.store()).await?;
         // By value, or the future could not be sent to another thread.
         let ids: Vec<_> = packs.iter().map(|(id, _)| *id).collect();
@@ -79,6 +81,7 @@ impl Repository {
                 for (id, blob) in blobs {
                     if is_wanted(&id)? {
                         writer.add(kind, id, blob, treatment).await?;
+                        stored.insert(id);
                     }
                 }
                 writer.end_file().await?;
@@ -89,7 +92,7 @@ impl Repository {
         let written = writer.stats();
         report.packs_written += written.packs;
         report.bytes_written += written.stored_bytes;
-        Ok(Copied { packs: copied, written: writer.packs().to_vec() })
+        Ok(Copied { packs: copied, written: writer.packs().to_vec(), blobs: stored })
     }
 
     /// Remembers where nodes lie, so that those that refer to them are stored with hints.
@@ -116,7 +119,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Reads a pack and verifies everything in it; nothing if it can't be used.
+    /// Reads a pack and verifies its name and everything in it; nothing if it can't be used.
     async fn open_pack(&self, id: ObjectId) -> Result<Option<(ObjectId, Vec<Opened>)>> {
         let name = Name::Pack(id).to_string();
         let keyring = self.keyring().clone();
@@ -141,6 +144,8 @@ impl Repository {
 }
 
 fn open_blocks(id: &ObjectId, pack: &Bytes, keyring: &Keyring, name: &str) -> Result<Vec<Opened>> {
+    // A sound pack under another's name is none that could be condemned.
+    verify_id(pack, id, name)?;
     let (opener, _, footer) = parse_pack(pack, keyring, name)?;
     let mut opened = Vec::with_capacity(footer.blocks.len());
     for (place, entry) in footer.places() {

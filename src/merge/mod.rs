@@ -16,6 +16,10 @@
 //! nothing that could be read before can't be read afterwards, whatever writers
 //! and readers run beside it, and whoever finds it unfinished may finish it.
 //!
+//! What lies on the store is believed only as far as it was read: a pack is copied
+//! if its bytes have its name, and goes by its whole name; of two copies of a blob
+//! one is deleted only after the other was read, or was written by this very merge.
+//!
 //! - `copy`, `segments`, `sweep`: the three steps. `salvage`: what can be read of a damaged pack. `damaged`: finishing
 //!   a collection of such.
 
@@ -33,7 +37,6 @@ use std::sync::Arc;
 pub(crate) use copy::Copied;
 pub(crate) use salvage::{Examined, Salvaged, examine_pack, open_block};
 
-use crate::blobs::Condemned;
 use crate::collection::{Authority, Collections, Plan, State};
 use crate::error::{Error, Result};
 use crate::id::ObjectId;
@@ -154,25 +157,23 @@ impl Repository {
                 // It merges as well, and who runs it finishes it.
                 State::Open(plan) if plan.authority == Authority::Unneeded => return Ok(report),
                 State::Open(plan) => {
-                    self.finish(&collections, standing.number, plan, &mut report).await?;
+                    Box::pin(self.finish(&collections, standing.number, plan, &mut report)).await?;
                     if report.left > 0 {
                         return Ok(report);
                     }
                 }
             }
         };
-        let copied = self.copy_packs(&plan.chosen_packs, Arc::new(|_| Ok(true)), &mut report).await?.packs;
-        let merged = self.merge_segments(&plan.chosen_segments, &copied).await?;
-        if copied.is_empty() && merged.is_empty() {
+        let copied = self.copy_packs(&plan.chosen_packs, Arc::new(|_| Ok(true)), &mut report).await?;
+        let merged = self.merge_segments(&plan.chosen_segments, &copied.packs).await?;
+        if copied.packs.is_empty() && merged.is_empty() {
             return Ok(report);
         }
-        let mut prefixes: Vec<_> = copied.iter().map(Condemned::prefix).collect();
-        prefixes.sort_unstable();
-        prefixes.dedup();
-        let segments = merged.into_iter().collect();
-        let condemned = Plan { packs: prefixes, segments, inherited, ..Plan::default() };
+        let (packs, segments) = (copied.packs.iter().copied().collect(), merged.into_iter().collect());
+        let condemned = Plan { packs, segments, inherited, ..Plan::default() };
         if let Some(number) = collections.begin(&before, condemned.clone()).await? {
-            self.sweep(&collections, number, &condemned, &mut report).await?;
+            // On the heap, since it is large and callers' stacks needn't be.
+            Box::pin(self.sweep(&collections, number, &condemned, copied, &mut report)).await?;
         }
         Ok(report)
     }
@@ -186,7 +187,7 @@ impl Repository {
         report: &mut MergeReport,
     ) -> Result<()> {
         match plan.authority {
-            Authority::Copied => self.sweep(collections, number, plan, report).await,
+            Authority::Copied => self.sweep(collections, number, plan, Copied::default(), report).await,
             Authority::Damaged => self.sweep_damaged(collections, number, plan, report).await,
             Authority::Unneeded => Err(Error::worker("a collection was to be finished that must wait for writers")),
         }

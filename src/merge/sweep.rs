@@ -1,6 +1,11 @@
-//! Deletes what a collection condemned, as far as it is told twice.
+//! Deletes what a collection condemned, as far as it is there twice.
+//!
+//! What segments say of copies could have been written by whoever can add. So a
+//! pack goes only after the copies of its blobs were read, or if they were written
+//! by this very process; and a segment only if others say of each pack the very
+//! same, or the pack's footer contradicts it.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -9,13 +14,16 @@ use crate::blobs::{Condemned, list_packs};
 use crate::collection::{Collections, Ended, Plan};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, ObjectId};
-use crate::index::{RecentPack, Want};
+use crate::index::{Location, RecentPack, SegmentBuilder, Want};
 use crate::layout::{self, Name};
-use crate::merge::{MergeReport, lengths};
+use crate::merge::{Copied, MergeReport, lengths};
 use crate::repository::Repository;
 
 /// Footers read at a time.
 const FOOTERS: usize = 16;
+
+/// Copies read at a time.
+const READS: usize = 16;
 
 /// What came of deleting index segments.
 pub(crate) struct Swept {
@@ -23,8 +31,27 @@ pub(crate) struct Swept {
     pub(crate) left: Vec<ObjectId>,
 }
 
+/// What stays, and what is known of it.
+struct Ground {
+    /// Segments that go, and what they say with them.
+    segments: HashSet<ObjectId>,
+    /// Packs that stay.
+    there: HashSet<ObjectId>,
+    /// Blobs that this process has stored again in packs that stay.
+    own: HashSet<BlobId>,
+}
+
+impl Ground {
+    fn take_in(&mut self, copied: Copied) {
+        if copied.written.iter().all(|pack| self.there.contains(pack)) {
+            self.own.extend(copied.blobs);
+        }
+    }
+}
+
 impl Repository {
-    /// Carries out collection `number`, which was begun here or elsewhere, and ends it.
+    /// Carries out collection `number`, which was begun here or elsewhere, and ends it; `copied` is what was stored again
+    /// for it by this process.
     ///
     /// What it condemned is looked at anew: what has become the only place of something is copied first. As long as
     /// something that was condemned is there the collection doesn't end, so that nobody ever relies on that again.
@@ -33,47 +60,52 @@ impl Repository {
         collections: &Collections,
         number: u64,
         plan: &Plan,
+        copied: Copied,
         report: &mut MergeReport,
     ) -> Result<()> {
         let condemned = Condemned::new(plan.packs.clone());
-        let segments: HashSet<ObjectId> = plan.segments.iter().copied().collect();
         // A segment describes packs that were there before it, so the segments are listed first.
         self.index().refresh(Want::Bulk).await?;
         let listed = self.store().list(layout::PACKS).await?;
-        let (doomed, kept): (Vec<_>, Vec<_>) =
+        let (mut doomed, kept): (Vec<_>, Vec<_>) =
             lengths(listed, layout::parse_pack).partition(|(id, _)| condemned.contains(id));
-        let mut there: HashSet<ObjectId> = kept.into_iter().map(|(id, _)| id).collect();
+        // In the order in which they were copied, so that the copies are read one after the other.
+        doomed.sort_unstable_by_key(|(id, length)| (*length, *id));
+        let mut ground = Ground {
+            segments: plan.segments.iter().copied().collect(),
+            there: kept.into_iter().map(|(id, _)| id).collect(),
+            own: HashSet::new(),
+        };
+        ground.take_in(copied);
 
         let mut gone = Vec::new();
-        let mut left = 0;
         // What was condemned and stays: nothing relies on it, but what describes it stays as well.
         let mut stays = HashSet::new();
         let mut footers = futures::stream::iter(doomed).map(|(id, length)| self.blobs_of(id, length)).buffered(FOOTERS);
         while let Some((id, length, blobs)) = footers.next().await.transpose()? {
             let elsewhere = match blobs {
-                Some(blobs) => self.are_elsewhere((id, length), blobs, &segments, &mut there, report).await?,
+                Some(blobs) => self.are_elsewhere((id, length), blobs, &mut ground, report).await?,
                 None => false,
             };
             if elsewhere && self.delete(Name::Pack(id)).await? {
                 gone.push(id);
                 report.packs_deleted += 1;
             } else {
-                left += 1;
                 stays.insert(id);
             }
         }
+        drop(footers);
         self.index().forget_gone(gone);
-        let swept = self.sweep_segments(&plan.segments, &there, &stays).await?;
+        let swept = self.sweep_segments(&plan.segments, &ground.there, &stays).await?;
         report.segments_deleted += swept.deleted;
-        left += swept.left.len() as u64;
-        report.left = left;
-        if left == 0 {
+        report.left = (stays.len() + swept.left.len()) as u64;
+        if report.left == 0 {
             collections.end(number, Ended { fenced: Vec::new(), ..plan.inherited.clone() }).await?;
         }
         Ok(())
     }
 
-    /// Deletes index segments that were merged, unless something that one says of the packs that are `there` is told
+    /// Deletes index segments that were merged, unless something that one says of the packs that are `there` is said
     /// nowhere else. What describes a pack that was condemned and `stays` is kept with it.
     pub(crate) async fn sweep_segments(
         &self,
@@ -85,8 +117,8 @@ impl Repository {
         let described: HashSet<ObjectId> = there.union(stays).copied().collect();
         let (mut merged, mut left) = (Vec::new(), Vec::new());
         for id in condemned {
-            let blobs = match self.index().blobs_of_segment(id, &described).await {
-                Ok(Some(blobs)) => blobs,
+            let entries = match self.index().entries_of_segment(id, &described).await {
+                Ok(Some(entries)) => entries,
                 Ok(None) => continue,
                 Err(error @ (Error::Corrupt { .. } | Error::Unsupported { .. })) => {
                     tracing::warn!(segment = %id, %error, "an index segment was merged and can't be read any more");
@@ -95,7 +127,8 @@ impl Repository {
                 }
                 Err(error) => return Err(error),
             };
-            if self.index().are_told(blobs, &segments, there).await? && self.delete(Name::Index(*id)).await? {
+            let is_needed = entries.iter().any(|(_, location)| stays.contains(&location.pack.id));
+            if !is_needed && self.is_said_again(entries, &segments).await? && self.delete(Name::Index(*id)).await? {
                 merged.push(*id);
             } else {
                 left.push(*id);
@@ -105,36 +138,91 @@ impl Repository {
         Ok(Swept { deleted: merged.len() as u64, left })
     }
 
+    /// Whether segments that stay say each of these, which are sorted; what the packs themselves confirm is said again
+    /// where none does.
+    async fn is_said_again(&self, entries: Vec<(BlobId, Location)>, segments: &HashSet<ObjectId>) -> Result<bool> {
+        let mut unsaid = BTreeMap::<ObjectId, Vec<(BlobId, Location)>>::new();
+        for (id, location) in self.index().unsaid(entries, segments).await? {
+            unsaid.entry(location.pack.id).or_default().push((id, location));
+        }
+        let mut builder = SegmentBuilder::default();
+        for (pack, entries) in unsaid {
+            let length = match self.store().length(&Name::Pack(pack).to_string()).await {
+                Err(error) if error.is_not_found() => continue,
+                other => other?,
+            };
+            // What can't be read can't be contradicted.
+            let Some(footer) = self.footer_of(pack, length).await? else { return Ok(false) };
+            for (id, location) in entries {
+                if footer.has(&id, &location) {
+                    builder.add_blob(id, &location)?;
+                }
+            }
+        }
+        self.index().publish(builder, self.surroundings()).await?;
+        Ok(true)
+    }
+
     /// Whether all blobs of a condemned pack are in packs that stay; if not, they are copied.
     async fn are_elsewhere(
         &self,
         pack: (ObjectId, u64),
         blobs: Vec<BlobId>,
-        segments: &HashSet<ObjectId>,
-        there: &mut HashSet<ObjectId>,
+        ground: &mut Ground,
         report: &mut MergeReport,
     ) -> Result<bool> {
         #[cfg(test)]
         if crate::simulation::has(crate::simulation::Bug::DeletesUncopied) {
             return Ok(true);
         }
-        if self.index().are_told(blobs.clone(), segments, there).await? {
+        let blobs: Arc<[BlobId]> = blobs.into();
+        if self.have_copies(&blobs, ground).await? {
             return Ok(true);
         }
-        let before = list_packs(self.store()).await?;
-        self.copy_packs(&[pack], Arc::new(|_| Ok(true)), report).await?;
-        there.extend(list_packs(self.store()).await?.difference(&before));
-        self.index().are_told(blobs, segments, there).await
+        let copied = Box::pin(self.copy_packs(&[pack], Arc::new(|_| Ok(true)), report)).await?;
+        let there = list_packs(self.store()).await?;
+        ground.there.extend(copied.written.iter().filter(|pack| there.contains(pack)));
+        ground.take_in(copied);
+        self.have_copies(&blobs, ground).await
+    }
+
+    /// Whether each of some blobs, which are sorted, can be found in a pack that stays, and was read there or put there.
+    async fn have_copies(&self, blobs: &Arc<[BlobId]>, ground: &Ground) -> Result<bool> {
+        let mut places = self.index().places_of(Arc::clone(blobs), &ground.segments).await?;
+        places.retain(|(_, location)| ground.there.contains(&location.pack.id));
+        let mut found: HashSet<BlobId> = places.iter().map(|(id, _)| *id).collect();
+        found.retain(|id| ground.own.contains(id));
+        places.retain(|(id, _)| !found.contains(id));
+        // Neighbours come from one block, which is fetched once.
+        places.sort_unstable_by_key(|(_, location)| (location.pack.id, location.place.offset, location.at));
+        let read = |(id, location): (BlobId, Location)| async move {
+            (id, self.reader().read_at(location.place.kind, &id, &location).await)
+        };
+        let mut reading = futures::stream::iter(places).map(read).buffered(READS);
+        while let Some((id, copy)) = reading.next().await {
+            match copy {
+                Ok(_) => {
+                    found.insert(id);
+                }
+                Err(error @ Error::Store { .. }) => return Err(error),
+                Err(error) => tracing::warn!(%id, %error, "a copy of what was merged can't be read"),
+            }
+        }
+        Ok(blobs.iter().all(|id| found.contains(id)))
     }
 
     /// The blobs of a pack; nothing if it can't be read, which is no reason to delete it.
     async fn blobs_of(&self, id: ObjectId, length: u64) -> Result<(ObjectId, u64, Option<Vec<BlobId>>)> {
+        Ok((id, length, self.footer_of(id, length).await?.map(|pack| pack.ids())))
+    }
+
+    async fn footer_of(&self, id: ObjectId, length: u64) -> Result<Option<RecentPack>> {
         match RecentPack::read(id, length, self.store(), self.keyring()).await {
-            Ok(pack) => Ok((id, length, Some(pack.ids()))),
+            Ok(pack) => Ok(Some(pack)),
             Err(error @ Error::Store { .. }) => Err(error),
             Err(error) => {
-                tracing::warn!(pack = %id, %error, "a pack was merged and can't be read any more");
-                Ok((id, length, None))
+                tracing::warn!(pack = %id, %error, "a pack can't be read any more");
+                Ok(None)
             }
         }
     }

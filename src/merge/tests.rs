@@ -1,4 +1,6 @@
-//! Which packs are chosen.
+//! Which packs are chosen; what can mislead a merge, and doesn't.
+
+mod hostile;
 
 use super::*;
 

@@ -10,6 +10,14 @@ use crate::pack::hints::{ChildSpot, HintsBuilder};
 /// No block holds more plaintext.
 pub(crate) const PLAIN_MAX: u32 = 4 << 20;
 
+/// Under which number a block of a pack is sealed, and after the last one the footer: 0 is the trailer's.
+pub(super) fn message_number(block: u32, object: &str) -> Result<u32> {
+    block.checked_add(1).ok_or_else(|| Error::corrupt(object, "it has more blocks than there can be"))
+}
+
+/// No blob is longer, whatever the repository's parameters.
+pub(crate) const BLOB_MAX: u32 = 1 << 20;
+
 /// What a block's blobs are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub(crate) enum BlockKind {
@@ -156,7 +164,8 @@ impl Place {
 
     /// Opens the block from its message as stored; `object` names its pack.
     pub(crate) fn open(&self, opener: &Opener, mut message: Vec<u8>, object: &str) -> Result<Vec<u8>> {
-        opener.open(self.number, self.kind.part(), "", &mut message, object)?;
+        let number = message_number(self.number, object)?;
+        opener.open(number, self.kind.part(), "", &mut message, object)?;
         match self.encoding {
             Encoding::Zstd => compress::decompress(&message, self.plain_len as usize, object),
             Encoding::Raw if message.len() == self.plain_len as usize => Ok(message),

@@ -7,8 +7,8 @@ use crate::crypto::{Keyring, Kind, Opener, Part, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::id::{BlobId, WriterId};
 use crate::object::{self, Header};
-use crate::pack::block::{BlockKind, Encoding, Place};
-use crate::pack::{BLOCKS_START, PACK_MAX, TRAILER_LEN};
+use crate::pack::block::{BLOB_MAX, BlockKind, Encoding, Place, message_number};
+use crate::pack::{BLOCKS_START, FOOTER_MAX, PACK_MAX, TRAILER_LEN};
 
 /// Packs shorter than this are padded.
 const PADDED_BELOW: usize = 1 << 20;
@@ -48,13 +48,13 @@ impl Footer {
         for (place, entry) in self.places() {
             place.validate(object)?;
             let blobs_len: u64 = entry.blobs.iter().map(|(_, length)| u64::from(*length)).sum();
-            let no_empty_blob = entry.blobs.iter().all(|(_, length)| *length > 0);
+            let blobs_fit = entry.blobs.iter().all(|(_, length)| (1..=BLOB_MAX).contains(length));
             // Behind nodes stand hints.
             let fits = match entry.kind {
                 BlockKind::Data => blobs_len == u64::from(entry.plain_len),
                 BlockKind::Nodes => blobs_len < u64::from(entry.plain_len),
             };
-            if !fits || !no_empty_blob {
+            if !fits || !blobs_fit {
                 return Err(Error::corrupt(object, "the lengths of a block's blobs don't add up"));
             }
             end = place.range().end;
@@ -77,34 +77,43 @@ impl Footer {
     }
 }
 
-/// Where a pack's footer message lies, and under which number it is sealed.
+/// Where a pack's footer message lies, and how many blocks it describes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct FooterRange {
     pub(crate) range: Range<u64>,
-    number: u32,
+    blocks: u32,
     pack_length: u64,
 }
 
-/// Finds the footer from a pack's length and its last eight bytes.
-pub(crate) fn footer_range(length: u64, trailer: &[u8; TRAILER_LEN], object: &str) -> Result<FooterRange> {
-    let ([a, b, c, d], [e, f, g, h]) = (split(trailer).0, split(trailer).1);
-    let message_len = u64::from(u32::from_le_bytes([a, b, c, d]));
-    let number = u32::from_le_bytes([e, f, g, h]);
+/// The plaintext of the trailer of a pack with so many blocks and so long a footer message.
+pub(crate) fn trailer(footer_len: u32, blocks: u32) -> Vec<u8> {
+    [footer_len.to_le_bytes(), blocks.to_le_bytes()].concat()
+}
+
+/// Finds the footer from a pack's length and its trailer as stored.
+pub(crate) fn footer_range(
+    length: u64,
+    trailer: &[u8; TRAILER_LEN],
+    opener: &Opener,
+    object: &str,
+) -> Result<FooterRange> {
+    let mut message = trailer.to_vec();
+    opener.open(0, Part::Trailer, "", &mut message, object)?;
+    let (footer_len, blocks) = message.split_first_chunk::<4>().ok_or_else(|| object::too_short(object))?;
+    let blocks = u32::from_le_bytes(*blocks.first_chunk().ok_or_else(|| object::too_short(object))?);
+    let message_len = u64::from(u32::from_le_bytes(*footer_len));
     let end = length.checked_sub(TRAILER_LEN as u64);
     let start = end.and_then(|end| end.checked_sub(message_len));
     match (start, end) {
         (Some(start), Some(end))
-            if start >= BLOCKS_START as u64 && message_len > TAG_LEN as u64 && length <= PACK_MAX =>
+            if start >= BLOCKS_START as u64
+                && (TAG_LEN as u64 + 1..=FOOTER_MAX).contains(&message_len)
+                && length <= PACK_MAX =>
         {
-            Ok(FooterRange { range: start..end, number, pack_length: length })
+            Ok(FooterRange { range: start..end, blocks, pack_length: length })
         }
         _ => Err(Error::corrupt(object, "its footer can't be where it says")),
     }
-}
-
-fn split(trailer: &[u8; TRAILER_LEN]) -> ([u8; 4], [u8; 4]) {
-    let [a, b, c, d, e, f, g, h] = *trailer;
-    ([a, b, c, d], [e, f, g, h])
 }
 
 /// Reads a pack's header and the registration that made it.
@@ -122,7 +131,8 @@ pub(crate) fn parse_footer(
     writer: &WriterId,
     object: &str,
 ) -> Result<Footer> {
-    opener.open(at.number, Part::Footer, &writer.to_string(), &mut message, object)?;
+    let number = message_number(at.blocks, object)?;
+    opener.open(number, Part::Footer, &writer.to_string(), &mut message, object)?;
     let (footer, padding) = codec::decode_prefix::<Footer>(&message, object)?;
     #[expect(clippy::cast_possible_truncation, reason = "at most PACK_MAX")]
     let pack_length = at.pack_length as usize;
@@ -131,7 +141,7 @@ pub(crate) fn parse_footer(
     } else if !padding.is_empty() {
         return Err(Error::corrupt(object, "its padding is wrong"));
     }
-    if footer.blocks.len() as u64 != u64::from(at.number) {
+    if footer.blocks.len() as u64 != u64::from(at.blocks) {
         return Err(Error::corrupt(object, "it has another number of blocks than it says"));
     }
     footer.validate(at.range.start, object)?;
@@ -143,7 +153,7 @@ pub(crate) fn parse_pack(pack: &[u8], keyring: &Keyring, object: &str) -> Result
     let (header, writer) = parse_header(pack, object)?;
     let opener = header.opener(keyring, object)?;
     let trailer = pack.last_chunk::<TRAILER_LEN>().ok_or_else(|| object::too_short(object))?;
-    let at = footer_range(pack.len() as u64, trailer, object)?;
+    let at = footer_range(pack.len() as u64, trailer, &opener, object)?;
     #[expect(clippy::cast_possible_truncation, reason = "footer_range checked it against the length of the slice")]
     let message = pack[at.range.start as usize..at.range.end as usize].to_vec();
     let footer = parse_footer(&at, message, &opener, &writer, object)?;

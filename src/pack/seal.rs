@@ -3,12 +3,12 @@
 use rayon::iter::{IntoParallelIterator, ParallelIterator};
 
 use crate::clock::Surroundings;
-use crate::crypto::{Keyring, Kind, Opener, Part};
+use crate::crypto::{Keyring, Kind, Opener, Part, TAG_LEN};
 use crate::error::{Error, Result};
 use crate::id::{ObjectId, WriterId};
 use crate::object::{self, Header};
 use crate::pack::block::{BlockKind, CompressedBlock, Place};
-use crate::pack::footer::{BlockEntry, Footer, parse_pack};
+use crate::pack::footer::{BlockEntry, Footer, parse_pack, trailer};
 use crate::pack::hints::{Hints, split_hints};
 use crate::pack::{BLOCKS_START, PACK_MAX};
 
@@ -18,6 +18,8 @@ pub(crate) struct SealedPack {
     pub(crate) id: ObjectId,
     pub(crate) header: Header,
     pub(crate) footer: Footer,
+    /// Length of the footer's message.
+    pub(crate) footer_len: u32,
     pub(crate) bytes: Vec<u8>,
 }
 
@@ -35,28 +37,36 @@ pub(crate) fn seal_pack(
     header.write(&mut bytes);
     bytes.extend_from_slice(writer.as_bytes());
 
-    let mut footer = Footer::default();
-    for CompressedBlock { kind, encoding, plain_len, blobs, mut stored } in blocks {
-        sealer.seal(kind.part(), "", &mut stored)?;
-        bytes.extend_from_slice(&stored);
+    let (mut footer, mut sealed) = (Footer::default(), Vec::with_capacity(blocks.len()));
+    for CompressedBlock { kind, encoding, plain_len, blobs, stored } in blocks {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a block's plaintext has a bound and its frame is no longer"
         )]
-        footer.blocks.push(BlockEntry { kind, encoding, stored_len: stored.len() as u32, plain_len, blobs });
+        let stored_len = (stored.len() + TAG_LEN) as u32;
+        footer.blocks.push(BlockEntry { kind, encoding, stored_len, plain_len, blobs });
+        sealed.push((kind, stored));
     }
+    let blocks_end = footer.places().last().map_or(BLOCKS_START as u64, |(place, _)| place.range().end);
+    let mut message = footer.message(usize::try_from(blocks_end).unwrap_or(usize::MAX));
+    let too_long = |_| Error::worker("a pack's footer grew beyond its bound");
+    let footer_len = u32::try_from(message.len() + TAG_LEN).map_err(too_long)?;
+    let mut end = trailer(footer_len, u32::try_from(sealed.len()).map_err(too_long)?);
 
-    let mut message = footer.message(bytes.len());
-    let number = sealer.seal(Part::Footer, &writer.to_string(), &mut message)?;
-    let length = u32::try_from(message.len()).map_err(|_| Error::worker("a pack's footer grew beyond its bound"))?;
+    // Numbers follow the order of sealing, and a reader has to know the trailer's beforehand.
+    sealer.seal(Part::Trailer, "", &mut end)?;
+    for (kind, mut stored) in sealed {
+        sealer.seal(kind.part(), "", &mut stored)?;
+        bytes.extend_from_slice(&stored);
+    }
+    sealer.seal(Part::Footer, &writer.to_string(), &mut message)?;
     bytes.extend_from_slice(&message);
-    bytes.extend_from_slice(&length.to_le_bytes());
-    bytes.extend_from_slice(&number.to_le_bytes());
+    bytes.extend_from_slice(&end);
     if bytes.len() as u64 > PACK_MAX {
         return Err(Error::worker("a pack grew beyond its bound"));
     }
 
-    let pack = SealedPack { id: object::object_id(&bytes), header, footer, bytes };
+    let pack = SealedPack { id: object::object_id(&bytes), header, footer, footer_len, bytes };
     pack.verify(keyring)?;
     Ok(pack)
 }

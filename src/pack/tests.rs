@@ -195,22 +195,27 @@ fn forge(change: impl FnOnce(&mut Footer, &mut u32)) -> Vec<u8> {
     Header::of(&sealer).write(&mut bytes);
     bytes.extend_from_slice(WRITER.as_bytes());
     let mut footer = Footer::default();
-    for CompressedBlock { kind, encoding, plain_len, blobs, mut stored } in blocks() {
-        sealer.seal(kind.part(), "", &mut stored).unwrap();
-        bytes.extend_from_slice(&stored);
-        footer.blocks.push(BlockEntry { kind, encoding, stored_len: stored.len() as u32, plain_len, blobs });
+    for CompressedBlock { kind, encoding, plain_len, blobs, stored } in blocks() {
+        let stored_len = (stored.len() + TAG_LEN) as u32;
+        footer.blocks.push(BlockEntry { kind, encoding, stored_len, plain_len, blobs });
     }
     let mut number = footer.blocks.len() as u32;
     change(&mut footer, &mut number);
-    let mut message = footer.message(bytes.len());
+    let start = BLOCKS_START + blocks().iter().map(|block| block.stored.len() + TAG_LEN).sum::<usize>();
+    let mut message = footer.message(start);
+    let mut end = trailer((message.len() + TAG_LEN) as u32, number);
+    sealer.seal(Part::Trailer, "", &mut end).unwrap();
+    for CompressedBlock { kind, mut stored, .. } in blocks() {
+        sealer.seal(kind.part(), "", &mut stored).unwrap();
+        bytes.extend_from_slice(&stored);
+    }
     // Messages are numbered in order, so a lie about the number is sealed under it.
     for _ in sealer_steps(number) {
         sealer.seal(Part::Footer, "", &mut Vec::new()).unwrap();
     }
-    let sealed = sealer.seal(Part::Footer, &WRITER.to_string(), &mut message).unwrap();
+    sealer.seal(Part::Footer, &WRITER.to_string(), &mut message).unwrap();
     bytes.extend_from_slice(&message);
-    bytes.extend_from_slice(&(message.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(&sealed.to_le_bytes());
+    bytes.extend_from_slice(&end);
     bytes
 }
 
@@ -222,7 +227,7 @@ fn sealer_steps(number: u32) -> std::ops::Range<u32> {
 fn a_footer_that_lies_is_refused() {
     assert!(open(&forge(|_, _| ()), &keyring()).is_ok());
     type Lie = fn(&mut Footer, &mut u32);
-    let lies: [(&str, Lie); 17] = [
+    let lies: [(&str, Lie); 18] = [
         ("a block less", |footer, _| drop(footer.blocks.pop())),
         ("a block more", |footer, _| footer.blocks.push(footer.blocks[2].clone())),
         ("another number of blocks", |_, number| *number = 5),
@@ -245,6 +250,11 @@ fn a_footer_that_lies_is_refused() {
             footer.blocks[0].blobs.pop();
             footer.blocks[0].blobs[0].1 = 50;
         }),
+        ("a blob longer than there are", |footer, _| {
+            footer.blocks[0].plain_len = (1 << 20) + 1;
+            footer.blocks[0].blobs.pop();
+            footer.blocks[0].blobs[0].1 = (1 << 20) + 1;
+        }),
         ("an empty blob", |footer, _| footer.blocks[0].blobs.push((BlobId::new([0; 20]), 0))),
         ("blobs that overlap", |footer, _| footer.blocks[0].blobs[1].1 = 41),
         ("blobs cut elsewhere", |footer, _| {
@@ -263,14 +273,15 @@ fn a_footer_that_lies_is_refused() {
 
 #[test]
 fn the_trailer_is_checked_before_it_is_used() {
+    let keyring = keyring();
     let trailer = |length: u32, number: u32| {
-        let mut bytes = [0; TRAILER_LEN];
-        bytes[..4].copy_from_slice(&length.to_le_bytes());
-        bytes[4..].copy_from_slice(&number.to_le_bytes());
-        bytes
+        let mut message = trailer(length, number);
+        keyring.sealer(Kind::Pack, &fixed()).seal(Part::Trailer, "", &mut message).unwrap();
+        <[u8; TRAILER_LEN]>::try_from(message).unwrap()
     };
+    let opener = Header::of(&keyring.sealer(Kind::Pack, &fixed())).opener(&keyring, "it").unwrap();
     let least = (BLOCKS_START + TAG_LEN + 1 + TRAILER_LEN) as u64;
-    let range = footer_range(least, &trailer(TAG_LEN as u32 + 1, 0), "it").unwrap().range;
+    let range = footer_range(least, &trailer(TAG_LEN as u32 + 1, 0), &opener, "it").unwrap().range;
     assert_eq!(range, BLOCKS_START as u64..BLOCKS_START as u64 + 17);
     for (length, message) in [
         (0, 0),
@@ -280,10 +291,11 @@ fn the_trailer_is_checked_before_it_is_used() {
         (least, 16),
         (least, 18),
         (least, u32::MAX),
+        (PACK_MAX, FOOTER_MAX as u32 + 1),
         (PACK_MAX + 1, 17),
         (u64::MAX, 17),
     ] {
-        let refused = footer_range(length, &trailer(message, 0), "it");
+        let refused = footer_range(length, &trailer(message, 0), &opener, "it");
         assert!(refused.unwrap_err().is_corrupt(), "{message} of {length}");
     }
 }
@@ -314,12 +326,70 @@ fn blocks_compress_where_it_pays() {
 #[test]
 fn small_packs_have_few_lengths() {
     for length in [100, 5000, 70_000] {
-        let mut block = Block::new(BlockKind::Data);
-        let plain = crate::testing::Random::new(length).bytes(length as usize);
-        block.push(keyring().chunk_id().id(&plain), &plain);
-        let pack = seal_pack(vec![block.compress(None).unwrap()], &WRITER, &keyring(), &fixed()).unwrap();
+        let pack = pack_of(length, 1, &fixed());
         assert_eq!(object::padded_length(pack.bytes.len() as u64), pack.bytes.len() as u64);
     }
+}
+
+/// A pack of so many bytes of content, in so many blocks.
+fn pack_of(length: usize, blocks: usize, surroundings: &Surroundings) -> SealedPack {
+    let plain = crate::testing::Random::new(length as u64).bytes(length);
+    let block = |plain: &[u8]| {
+        let mut block = Block::new(BlockKind::Data);
+        block.push(keyring().chunk_id().id(plain), plain);
+        block.compress(None).unwrap()
+    };
+    let blocks = plain.chunks(length.div_ceil(blocks)).map(block).collect();
+    seal_pack(blocks, &WRITER, &keyring(), surroundings).unwrap()
+}
+
+#[test]
+fn the_length_of_content_does_not_show_within_a_class() {
+    let surroundings = fixed();
+    let mut classes = std::collections::BTreeMap::<usize, Vec<Vec<u8>>>::new();
+    for length in 20_000..22_000 {
+        let pack = pack_of(length, 1, &surroundings).bytes;
+        classes.entry(pack.len()).or_default().push(pack);
+    }
+    for length in classes.keys() {
+        assert_eq!(object::padded_length(*length as u64), *length as u64);
+    }
+    // Padmé has one class for each 1024 bytes of such lengths.
+    assert!(classes.len() <= 3, "{:?}", classes.keys());
+    for blocks in [2, 3] {
+        let pack = pack_of(20_500, blocks, &surroundings).bytes;
+        classes.get_mut(&pack.len()).unwrap().push(pack);
+    }
+    for (length, packs) in classes {
+        assert!(packs.len() > 100 || length < 21_000, "{length}: {}", packs.len());
+        // In the clear stands the same in all of them, but for the salt.
+        let clear = |pack: &[u8]| [&pack[..14], &pack[46..BLOCKS_START]].concat();
+        assert!(packs.iter().all(|pack| clear(pack) == clear(&packs[0])));
+        // Behind that each byte has any value as often as any other, as ciphertext has: a number that goes with the
+        // length of the content has bytes that are mostly the same.
+        for at in (BLOCKS_START..BLOCKS_START + 64).chain(length - 64..length) {
+            let mut seen = [0u32; 256];
+            packs.iter().for_each(|pack| seen[usize::from(pack[at])] += 1);
+            let most = seen.iter().max().copied().unwrap_or_default();
+            assert!((most as usize) < 10 + packs.len() / 20, "{length}: byte {at} is one value {most} times");
+        }
+    }
+}
+
+#[test]
+fn nothing_behind_the_head_is_in_the_clear() {
+    let (one, other) = (pack_of(20_000, 1, &fixed()), pack_of(20_000, 3, &fixed()));
+    for (pack, blocks) in [(&one, 1), (&other, 3)] {
+        let clear = trailer(pack.footer_len, blocks);
+        let end = &pack.bytes[pack.bytes.len() - TRAILER_LEN..];
+        assert!(!pack.bytes.windows(8).any(|bytes| bytes == clear), "the trailer stands in the clear");
+        assert_ne!(end[..4], pack.footer_len.to_le_bytes());
+        assert!(footer_range(pack.bytes.len() as u64, end.try_into().unwrap(), &opener_of(pack), "it").is_ok());
+    }
+}
+
+fn opener_of(pack: &SealedPack) -> crate::crypto::Opener {
+    pack.header.opener(&keyring(), "it").unwrap()
 }
 
 #[test]

@@ -186,9 +186,7 @@ impl Repository {
             State::Idle(ended) => ended.clone(),
             State::Open(plan) => plan.inherited.clone(),
         };
-        let mut packs: Vec<_> = work.packs_gone.iter().map(Condemned::prefix).collect();
-        packs.sort_unstable();
-        packs.dedup();
+        let packs = work.packs_gone.iter().copied().collect();
         let segments = work.segments_gone.iter().copied().collect();
         let plan = Plan { authority: Authority::Damaged, packs, segments, inherited, ..Plan::default() };
         let Some(number) = collections.begin(&before, plan.clone()).await? else {

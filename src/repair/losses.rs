@@ -26,9 +26,10 @@ impl View {
     pub(super) async fn losses(view: &Arc<Self>, roots: &[Root], steps: &mut Steps) -> Result<Vec<SnapshotLoss>> {
         view.learn_roots(roots);
         let nodes = Nodes(Arc::clone(view));
-        let (mut seen, mut lost) = (HashMap::new(), false);
+        let (mut seen, mut lost, mut sequences) = (HashMap::new(), false, Sequences::new());
         for root in roots {
-            let mut walk = First { nodes: &nodes, seen: &mut seen, lost: false, unknown: Vec::new() };
+            let (seen, sequences, unknown) = (&mut seen, &mut sequences, Vec::new());
+            let mut walk = First { nodes: &nodes, seen, sequences, lost: false, unknown };
             visit_nodes(&nodes, &root.root, READ_AHEAD, &mut walk).await?;
             for (what, error) in walk.unknown {
                 steps.leave(format!("{}#{}:{what}", root.series, root.name.number), error);
@@ -40,7 +41,8 @@ impl View {
         }
         let mut losses = Vec::new();
         for root in roots {
-            let mut walk = Second { nodes: &nodes, sound: &seen, paths: Vec::new(), spans: Vec::new() };
+            let sequences = &mut sequences;
+            let mut walk = Second { nodes: &nodes, sound: &seen, sequences, paths: Vec::new(), spans: Vec::new() };
             visit_nodes(&nodes, &root.root, READ_AHEAD, &mut walk).await?;
             if !walk.paths.is_empty() {
                 let (series, number) = (root.series.clone(), root.name.number);
@@ -52,13 +54,23 @@ impl View {
     }
 }
 
-/// Why an entry can't be restored; nothing if it can. `seen` are nodes of sequences that are known to be sound.
-async fn lost_of(nodes: &Nodes, entry: &Entry) -> Result<Option<String>> {
+/// Why sequences can't be restored, by their roots; nothing for those that can. Many entries may have the same.
+pub(super) type Sequences = HashMap<SequenceRoot, Option<String>>;
+
+/// Why an entry can't be restored; nothing if it can.
+async fn lost_of(nodes: &Nodes, entry: &Entry, sequences: &mut Sequences) -> Result<Option<String>> {
     for payload in [&entry.content, &entry.metadata] {
         let lost = match payload {
             Payload::Inline(_) => None,
             Payload::Pieces(pieces) => lost_piece(nodes, pieces).await?,
-            Payload::Sequence(root) => lost_in_sequence(nodes, root).await?,
+            Payload::Sequence(root) => match sequences.get(root) {
+                Some(lost) => lost.clone(),
+                None => {
+                    let lost = lost_in_sequence(nodes, root).await?;
+                    sequences.insert(*root, lost.clone());
+                    lost
+                }
+            },
         };
         if lost.is_some() {
             return Ok(lost);
@@ -92,7 +104,7 @@ struct InSequence<'a> {
 
 impl SequenceVisitor for InSequence<'_> {
     fn enter(&mut self, _: &BlobId) -> bool {
-        true
+        self.lost.is_none()
     }
 
     async fn pieces(&mut self, pieces: Vec<Piece>) -> Result<()> {
@@ -121,6 +133,7 @@ struct First<'a> {
     nodes: &'a Nodes,
     /// The nodes that were seen; true for a leaf in which nothing is lost.
     seen: &'a mut HashMap<BlobId, bool>,
+    sequences: &'a mut Sequences,
     lost: bool,
     /// What needs a newer version: paths, or ranges of them.
     unknown: Vec<(String, Error)>,
@@ -143,7 +156,7 @@ impl Visitor for First<'_> {
             if let Err(error) = entry.require_known(key) {
                 self.unknown.push((key.to_string(), error));
             }
-            sound &= lost_of(self.nodes, entry).await?.is_none();
+            sound &= lost_of(self.nodes, entry, self.sequences).await?.is_none();
         }
         self.lost |= !sound;
         self.seen.insert(*id, sound);
@@ -165,6 +178,7 @@ impl Visitor for First<'_> {
 struct Second<'a> {
     nodes: &'a Nodes,
     sound: &'a HashMap<BlobId, bool>,
+    sequences: &'a mut Sequences,
     paths: Vec<Failure>,
     spans: Vec<Span>,
 }
@@ -176,7 +190,7 @@ impl Visitor for Second<'_> {
 
     async fn leaf(&mut self, _: &BlobId, entries: Vec<(Key, Entry)>) -> Result<()> {
         for (key, entry) in &entries {
-            if let Some(reason) = lost_of(self.nodes, entry).await? {
+            if let Some(reason) = lost_of(self.nodes, entry, self.sequences).await? {
                 self.paths.push(Failure { path: key.to_string(), reason });
             }
         }

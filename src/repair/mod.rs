@@ -26,6 +26,8 @@ mod options;
 mod packs;
 mod records;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 mod view;
 mod void;
 

@@ -16,7 +16,7 @@ use crate::index::{Index, Want};
 use crate::pack::BlockKind;
 use crate::reach::secure;
 use crate::registration::Registration;
-use crate::repair::losses::lost_node;
+use crate::repair::losses::{Sequences, lost_node};
 use crate::repair::objects::Lists;
 use crate::repair::options::SnapshotLoss;
 use crate::repair::records::{Root, SeriesWork};
@@ -178,7 +178,7 @@ impl Repository {
         lost: &Known,
         damaged: &BTreeSet<ObjectId>,
     ) -> Result<Content> {
-        self.index().refresh(Want::Usable).await?;
+        self.index().refresh(Want::All).await?;
         self.reader_of(old);
         let condemned = registration.condemned().with(damaged);
         let evidence = Evidence::new(condemned.clone());
@@ -191,6 +191,7 @@ impl Repository {
         let ground = Ground { reader: self.reader(), index: self.index(), there, condemned };
         let (builder, nodes) = (TreeBuilder::new(self.splitter().clone()), NodeBuffer::new(Arc::clone(self.keyring())));
         let mut rest = Rest {
+            sequences: Sequences::new(),
             ground: &ground,
             builder,
             nodes,
@@ -251,16 +252,20 @@ struct Ground<'a> {
 
 impl Ground<'_> {
     /// Why an entry can't be restored; nothing if it can.
-    async fn lost_of(&self, entry: &Entry) -> Result<Option<String>> {
+    async fn lost_of(&self, entry: &Entry, sequences: &mut Sequences) -> Result<Option<String>> {
         for payload in [&entry.content, &entry.metadata] {
             let lost = match payload {
                 Payload::Inline(_) => None,
                 Payload::Pieces(pieces) => self.lost_piece(pieces)?,
-                Payload::Sequence(root) => {
-                    let mut walk = InSequence { ground: self, lost: None };
-                    visit_sequence(&**self.reader, root, READ_AHEAD, &mut walk).await?;
-                    walk.lost
-                }
+                Payload::Sequence(root) => match sequences.get(root) {
+                    Some(lost) => lost.clone(),
+                    None => {
+                        let mut walk = InSequence { ground: self, lost: None };
+                        visit_sequence(&**self.reader, root, READ_AHEAD, &mut walk).await?;
+                        sequences.insert(*root, walk.lost.clone());
+                        walk.lost
+                    }
+                },
             };
             if lost.is_some() {
                 return Ok(lost);
@@ -289,7 +294,7 @@ struct InSequence<'a> {
 
 impl SequenceVisitor for InSequence<'_> {
     fn enter(&mut self, _: &BlobId) -> bool {
-        true
+        self.lost.is_none()
     }
 
     async fn pieces(&mut self, pieces: Vec<Piece>) -> Result<()> {
@@ -316,6 +321,7 @@ async fn store(nodes: &mut NodeBuffer, writer: &mut BlobWriter) -> Result<()> {
 /// Builds a tree of what can be restored: the walk comes by the entries in the order of their keys.
 struct Rest<'a> {
     ground: &'a Ground<'a>,
+    sequences: Sequences,
     builder: TreeBuilder,
     nodes: NodeBuffer,
     writer: &'a mut BlobWriter,
@@ -350,7 +356,7 @@ impl Visitor for Rest<'_> {
 
     async fn leaf(&mut self, _: &BlobId, entries: Vec<(Key, Entry)>) -> Result<()> {
         for (key, entry) in entries {
-            match self.ground.lost_of(&entry).await? {
+            match self.ground.lost_of(&entry, &mut self.sequences).await? {
                 Some(reason) => {
                     let failure = Failure { path: key.to_string(), reason };
                     self.failures.push((Missing::Entry(key), failure));

@@ -432,6 +432,11 @@ impl Arranger {
         }))
     }
 
+    /// Whether the large file that came last can still be restored.
+    pub(super) fn follows_large(&self) -> bool {
+        self.large.as_ref().is_some_and(|(file, _)| !file.has_failed())
+    }
+
     /// More pieces of the large file that came last.
     fn pieces(&mut self, pieces: Vec<(u64, Piece)>, last: bool, broken: Option<Error>, out: &mut Arranged) {
         let Some((file, first)) = &mut self.large else { return };

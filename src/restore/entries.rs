@@ -145,6 +145,13 @@ impl EntryReader {
         Listed { name, kind, size, content, metadata }
     }
 
+    /// Reads no more of the large file that came last, which can't be restored: its pieces end here.
+    pub(super) fn leave_large(&mut self) {
+        if self.large.is_some() {
+            self.large = Some(stream::empty().boxed());
+        }
+    }
+
     /// Up to `limit` more pieces of the large file.
     async fn more(&mut self, limit: usize) -> Item {
         let mut pieces = Vec::new();

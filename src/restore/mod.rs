@@ -307,6 +307,9 @@ impl Restore<'_> {
 
     /// Makes the next window ready, or what comes after the last.
     async fn prepare(&mut self, counts: &mut Counts) -> Result<Ready> {
+        if self.arranger.as_ref().is_some_and(|arranger| !arranger.follows_large()) {
+            self.entries.leave_large();
+        }
         let window = self.entries.next().await?;
         let Some(mut arranger) = self.arranger.take() else { return Ok(Ready::default()) };
         let (arranger, arranged) = cpu::block(move || {

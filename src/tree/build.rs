@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::id::BlobId;
 
 /// An entry, its key included, may take up half of what a node may.
-const ENTRY_MAX: usize = NODE_MAX / 2;
+pub(super) const ENTRY_MAX: usize = NODE_MAX / 2;
 
 /// A stored tree.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -24,6 +24,12 @@ use crate::codec::{Decode, DecodeError, Decoder, Encode, EncodeError, Encoder, i
 use crate::error::{Error, Result as CrateResult};
 use crate::id::BlobId;
 
+/// No chunk is longer, whatever the repository's parameters.
+pub(super) const CHUNK_MAX: u32 = 1 << 20;
+
+/// No symlink's target is longer, in bytes.
+const LINK_MAX: u64 = 64 << 10;
+
 /// What is stored at a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -48,6 +54,11 @@ impl Entry {
         self.kind.require_known(key)
     }
 
+    /// What makes this entry too large, though its parts may be sound.
+    pub(super) fn excess(&self) -> Option<&'static str> {
+        (self.kind == EntryKind::Symlink && self.size > LINK_MAX).then_some("a symlink's target is longer than 64 KiB")
+    }
+
     /// What makes this entry impossible.
     pub(super) fn problem(&self) -> Option<&'static str> {
         if let EntryKind::Unknown { number } = self.kind {
@@ -56,7 +67,7 @@ impl Entry {
                 return Some("an entry of unknown kind is made up");
             }
         }
-        let problem = self.content.problem().or_else(|| self.metadata.problem());
+        let problem = self.content.problem().or_else(|| self.metadata.problem()).or_else(|| self.excess());
         problem.or_else(|| (self.size != self.content.length()).then_some("an entry's size is not that of its content"))
     }
 }
@@ -262,13 +273,16 @@ impl Piece {
 
 /// Checks that pieces are in the one form of their content; their length in all.
 ///
-/// No piece is empty, none could be said as one with the next, the sum doesn't overflow.
+/// No piece is empty, no chunk longer than there are, none could be said as one with the next, the sum doesn't overflow.
 pub(super) fn check_pieces(pieces: &[Piece]) -> Result<u64, &'static str> {
     let mut sum: u64 = 0;
     let mut last: Option<&Piece> = None;
     for piece in pieces {
         if piece.length() == 0 {
             return Err("a piece is empty");
+        }
+        if matches!(piece, Piece::Chunk { length, .. } if *length > CHUNK_MAX) {
+            return Err("a chunk is longer than 1 MiB");
         }
         if last.is_some_and(|last| last.could_absorb(piece)) {
             return Err("two pieces should be one");

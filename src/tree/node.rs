@@ -19,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::build::{ENTRY_MAX, encode_item};
 use super::entry::{Entry, Piece, check_pieces};
 use super::key::Key;
 use super::span::Span;
@@ -128,7 +129,19 @@ pub(crate) fn decode_node(bytes: &[u8], object: impl fmt::Display) -> Result<Nod
         (false, 0) => Node::Pieces(decode(items, &object)?),
         (false, _) => Node::Lengths { level, children: decode(items, &object)? },
     };
-    match node.problem() {
+    let excess = match &node {
+        // Only such a node has room for too long an entry.
+        Node::Leaf(entries) if bytes.len() > ENTRY_MAX => {
+            let is_long = |(key, entry): &(Key, Entry)| {
+                let mut encoded = Vec::new();
+                encode_item(key, entry, &mut encoded);
+                encoded.len() > ENTRY_MAX
+            };
+            entries.iter().any(is_long).then_some("an entry is longer than 512 KiB")
+        }
+        _ => None,
+    };
+    match node.problem().or(excess) {
         Some(problem) => Err(Error::corrupt(object, problem)),
         None => Ok(node),
     }
@@ -160,9 +173,8 @@ impl Node {
     fn problem(&self) -> Option<&'static str> {
         match self {
             // Empty is right for the root of an empty tree; see `Child::check`.
-            Node::Leaf(entries) => {
-                (!entries.is_sorted_by(|(a, _), (b, _)| a < b)).then_some("its keys are not in order")
-            }
+            Node::Leaf(entries) if !entries.is_sorted_by(|(a, _), (b, _)| a < b) => Some("its keys are not in order"),
+            Node::Leaf(entries) => entries.iter().find_map(|(_, entry)| entry.excess()),
             Node::Inner { children, .. } => {
                 let total = children.iter().try_fold(0, |sum: u64, child| sum.checked_add(child.entries));
                 if children.is_empty() || children.iter().any(|child| child.entries == 0) {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use tokio::task::coop::consume_budget;
 
 use super::cursor::{Cursor, entry_at, place};
 use super::entry::Entry;
@@ -209,6 +210,7 @@ pub(crate) async fn visit_nodes(
         let read = |child: Child| async { (child.read(reader).await, child) };
         let mut nodes = stream::iter(entered).map(read).buffered(read_ahead.max(1));
         while let Some((node, child)) = nodes.next().await {
+            consume_budget().await;
             match node {
                 Ok(node) => open.extend(expand(&child, node, visitor).await?),
                 Err(error) => visitor.failed(&child.id, &child.span(), error)?,

@@ -8,8 +8,11 @@
 //! from its start, so a limit that counts from the left does no harm here: equal
 //! sequences have equal roots, and nodes agree again soon after a difference.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use tokio::task::coop::consume_budget;
 
 use super::entry::{Payload, Piece, SequenceRoot};
 use super::node::{LEVEL_MAX, Node, ReadNode, SEQUENCE, SequenceRef, WriteNode, decode_node, encode_node};
@@ -282,6 +285,8 @@ pub(crate) trait SequenceVisitor {
 }
 
 /// Walks a sequence depth-first, up to `read_ahead` nodes being read at a time.
+///
+/// A node that stands in it several times is told once: a few hundred stored bytes can stand for any number of pieces.
 pub(crate) async fn visit_sequence(
     reader: &impl ReadNode,
     root: &SequenceRoot,
@@ -289,11 +294,16 @@ pub(crate) async fn visit_sequence(
     visitor: &mut impl SequenceVisitor,
 ) -> Result<()> {
     let mut open = vec![vec![Place::root(root)]];
+    // What the parents say counts as well: a node may be right under one and wrong under another.
+    let mut seen = HashSet::new();
     while let Some(siblings) = open.pop() {
-        let entered: Vec<_> = siblings.into_iter().filter(|place| visitor.enter(&place.id)).collect();
+        let is_new = |place: &Place| seen.insert((place.id, place.level, place.length));
+        let entered: Vec<_> = siblings.into_iter().filter(is_new).filter(|place| visitor.enter(&place.id)).collect();
         let read = |place: Place| async move { (place.id, place.read(reader).await) };
         let mut nodes = stream::iter(entered).map(read).buffered(read_ahead.max(1));
         while let Some((id, content)) = nodes.next().await {
+            // Nodes may all be at hand, and others want to go on, or to be told that nobody waits any more.
+            consume_budget().await;
             match content {
                 Ok(Content::Pieces(pieces)) => {
                     visitor.pieces(pieces.into_iter().map(|(_, piece)| piece).collect()).await?;

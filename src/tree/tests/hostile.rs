@@ -132,6 +132,42 @@ fn unsound_entries_are_refused() {
 }
 
 #[test]
+fn limits_hold_whatever_the_parameters() {
+    let id = BlobId::new([1; 20]);
+    let chunk = |length| Piece::Chunk { id, length, repeat: 1 };
+    let with = |kind, content| vec![(key("a"), Entry::new(kind, content, Payload::default()))];
+    let one = |length| with(EntryKind::File, Payload::Pieces(vec![chunk(length)]));
+    let inline = |kind, length| with(kind, Bytes::from(vec![0; length]).into());
+    // Around them stand the count, the key, the kind, the size and the lengths: 20 bytes in all.
+    let most = 512 * 1024 - 20;
+    let target = |length| inline(EntryKind::Symlink, length);
+    for (what, sound, wrong) in [
+        ("a chunk in an entry", node(0, one(1 << 20)), node(0, one((1 << 20) + 1))),
+        ("a chunk in a sequence", node(0x80, vec![chunk(1 << 20)]), node(0x80, vec![chunk((1 << 20) + 1)])),
+        ("an entry", node(0, inline(EntryKind::File, most)), node(0, inline(EntryKind::File, most + 20))),
+        ("a symlink's target", node(0, target(64 << 10)), node(0, target((64 << 10) + 1))),
+        (
+            "a key",
+            [&[0, 1, 251, 0, 16][..], &vec![b'k'; 4096], &[0, 0, 0, 0, 0, 0]].concat(),
+            [&[0, 1, 251, 1, 16][..], &vec![b'k'; 4097], &[0, 0, 0, 0, 0, 0]].concat(),
+        ),
+        (
+            "a level",
+            node(31, vec![NodeRef { first: key("a"), id, entries: 1 }]),
+            node(32, vec![NodeRef { first: key("a"), id, entries: 1 }]),
+        ),
+    ] {
+        decode_node(&sound, "node").unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(decode_node(&wrong, "node").unwrap_err().is_corrupt(), "{what}");
+    }
+    // Nor does a writer make such.
+    assert!(check(&key("a"), &target(64 << 10)[0].1).is_ok());
+    assert!(check(&key("a"), &target((64 << 10) + 1)[0].1).is_err());
+    assert_eq!(super::super::entry::CHUNK_MAX, crate::chunker::ChunkerParameters::MAX);
+    assert_eq!(super::super::entry::CHUNK_MAX, crate::pack::BLOB_MAX);
+}
+
+#[test]
 fn a_node_must_be_what_its_parent_says() {
     let (a, c) = (leaf(&["a", "b"]), leaf(&["c"]));
     let low = inner(1, &[("a", &a, 2)]);
