@@ -39,6 +39,7 @@ impl Repository {
         // The records were listed first, so what describes their blobs is there by now.
         // What a damaged segment alone tells of isn't safe, and is stored again if it can be read at all.
         self.index().refresh(Want::All).await?;
+        self.index().require_known()?;
         for (snapshot, _) in &snapshots {
             self.reader_of(snapshot);
         }

@@ -127,6 +127,7 @@ impl Repository {
         lines.require_lists()?;
         let writers = self.spared_writers(options).await?;
         self.index().refresh(Want::All).await?;
+        self.index().require_known()?;
         let listed: Vec<_> = lengths(self.store().list(layout::PACKS).await?, layout::parse_pack).collect();
         let (tables, undescribed) = self.tables(&listed).await?;
         let marks = Arc::new(Marks::new(tables));

@@ -74,6 +74,8 @@ pub(crate) struct Index {
     segments: RwLock<BTreeMap<ObjectId, (Want, Shared)>>,
     /// A segment that is listed and can't be used, and why.
     broken: Mutex<Option<(String, String)>>,
+    /// A segment that is listed and that a newer version can use, and what it needs.
+    unknown: Mutex<Option<(String, String)>>,
     /// Set once the segments have been listed.
     listed: AtomicBool,
     /// Held while listing, so that it happens once at a time.
@@ -93,6 +95,7 @@ impl Index {
             cache,
             segments: RwLock::default(),
             broken: Mutex::default(),
+            unknown: Mutex::default(),
             listed: AtomicBool::new(false),
             listing: tokio::sync::Mutex::default(),
             recent: RwLock::default(),
@@ -403,6 +406,12 @@ impl Index {
         broken.as_ref().map(|(segment, reason)| Error::corrupt(segment, reason))
     }
 
+    /// Refuses to go on where a segment needs a newer version, for whoever is about to delete what it may describe.
+    pub(crate) fn require_known(&self) -> Result<()> {
+        let unknown = self.unknown.lock().unwrap_or_else(PoisonError::into_inner);
+        unknown.as_ref().map_or(Ok(()), |(segment, reason)| Err(Error::unsupported(segment, reason)))
+    }
+
     /// Lists the segments if they haven't been yet.
     pub(crate) async fn ensure_listed(self: &Arc<Self>) -> Result<()> {
         if self.listed.load(Ordering::Acquire) {
@@ -467,18 +476,23 @@ impl Index {
         let mut opening = futures::stream::iter(missing)
             .map(|(id, length)| self.open_segment(id, length, want))
             .buffer_unordered(CONCURRENCY);
-        let mut broken = None;
+        let (mut broken, mut unknown) = (None, None);
         while let Some(opened) = opening.next().await {
             match opened {
                 Ok((id, want, segment)) => self.insert(id, want, segment),
-                Err(Error::Corrupt { object, reason } | Error::Unsupported { object, reason }) => {
-                    tracing::warn!(object, reason, "an index segment can't be used");
+                Err(Error::Corrupt { object, reason }) => {
+                    self.store.put_aside(&object, Error::corrupt(&object, &reason));
                     broken = Some((object, reason));
+                }
+                Err(Error::Unsupported { object, reason }) => {
+                    self.store.put_aside(&object, Error::unsupported(&object, &reason));
+                    (broken, unknown) = (Some((object.clone(), reason.clone())), Some((object, reason)));
                 }
                 Err(error) => return Err(error),
             }
         }
         *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = broken;
+        *self.unknown.lock().unwrap_or_else(PoisonError::into_inner) = unknown;
         self.listed.store(true, Ordering::Release);
         Ok(())
     }

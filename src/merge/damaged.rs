@@ -62,6 +62,7 @@ impl Repository {
 
     async fn sweep_damaged_segments(&self, plan: &Plan, report: &mut MergeReport) -> Result<()> {
         self.index().refresh(Want::Bulk).await?;
+        self.index().require_known()?;
         let there = list_packs(self.store()).await?;
         let swept = self.sweep_segments(&plan.segments, &there, &Default::default()).await?;
         report.segments_deleted += swept.deleted;

@@ -66,6 +66,7 @@ impl Repository {
         let condemned = Condemned::new(plan.packs.clone());
         // A segment describes packs that were there before it, so the segments are listed first.
         self.index().refresh(Want::Bulk).await?;
+        self.index().require_known()?;
         let listed = self.store().list(layout::PACKS).await?;
         let (mut doomed, kept): (Vec<_>, Vec<_>) =
             lengths(listed, layout::parse_pack).partition(|(id, _)| condemned.contains(id));
