@@ -1,6 +1,9 @@
 //! What a repository takes up.
 
+use std::collections::BTreeSet;
+
 use crate::error::Result;
+use crate::id::WriterId;
 use crate::layout::{self, Name};
 use crate::repository::Repository;
 
@@ -54,16 +57,20 @@ impl Repository {
     pub async fn stats(&self) -> Result<RepositoryStats> {
         let mut stats = RepositoryStats::default();
         for prefix in layout::PREFIXES {
-            for listed in self.store().list(prefix).await? {
+            let listed = self.store().list(prefix).await?;
+            let ended: BTreeSet<_> = listed.iter().filter_map(|listed| ended_writer(&listed.name)).collect();
+            for listed in listed {
                 let usage = match Name::parse(&listed.name) {
                     Some(Name::Pack(_)) => &mut stats.packs,
                     Some(Name::Index(_)) => &mut stats.index,
                     Some(Name::Commit(_)) => &mut stats.snapshots,
-                    Some(Name::Writer(_) | Name::WriterEnd(_)) => &mut stats.writers,
+                    Some(Name::Writer(id)) if !ended.contains(&id) => &mut stats.writers,
                     Some(
                         Name::Key(_)
                         | Name::Roster(..)
                         | Name::Config
+                        | Name::Writer(_)
+                        | Name::WriterEnd(_)
                         | Name::Probe(_)
                         | Name::Kept(..)
                         | Name::Collection(_)
@@ -77,5 +84,13 @@ impl Repository {
         stats.others.add(self.store().length(layout::CONFIG).await?);
         stats.series = self.timelines().tags().await?.len() as u64;
         Ok(stats)
+    }
+}
+
+/// The registration that an object of this name ends.
+fn ended_writer(name: &str) -> Option<WriterId> {
+    match Name::parse(name) {
+        Some(Name::WriterEnd(id)) => Some(id),
+        _ => None,
     }
 }

@@ -227,6 +227,9 @@ async fn a_series_whose_name_nothing_tells_needs_to_be_given_it() {
     let (store, folder, snapshot) = backed_up().await;
     let record = names(&store, "commits/").await.pop().unwrap();
     put(&store, &record, "nothing of it").await;
+    for name in names(&store, "writers/").await {
+        store.delete(&name.into()).await.unwrap();
+    }
     let accept = RepairOptions::default().with_accept_loss(true);
     let (steps, report) = repair(&store, &accept).await;
     assert!(!report.is_complete() && report.undone[0].advice.contains("name"), "{steps:#?}");

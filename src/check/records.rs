@@ -274,7 +274,8 @@ fn check_series(
             findings.add_new(FindingKind::Inconsistent, &text, "it doesn't follow from the record before it");
             findings.affect(&text, &label(name.number));
         }
-        before = Some(link.hash);
+        // What doesn't count may have been given up: a tombstone in its place has another hash.
+        before = counts.then_some(link.hash);
         if counts && link.content.is_some() {
             latest = latest.max(link.time);
         }

@@ -12,7 +12,7 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::{Placed, Timelines};
 use crate::clock::Timestamp;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::id::SeriesTag;
 use crate::kept::Kept;
 use crate::layout::CommitName;
@@ -78,7 +78,7 @@ impl Timelines {
         while let Some(numbers) = search.probe() {
             let read = |number| async move {
                 let placed = self.read_if_usable(&CommitName { tag: *tag, number }).await?;
-                Ok::<_, crate::Error>((number, placed))
+                Ok::<_, Error>((number, placed))
             };
             let read: Vec<_> = futures::stream::iter(numbers).map(read).buffered(PROBES as usize).try_collect().await?;
             for (number, placed) in read {
