@@ -209,6 +209,19 @@ impl Collections {
         Ok((now.number == number && now.open().is_some()).then_some(number))
     }
 
+    /// The last collection and what it has condemned, whether it has ended or not.
+    pub(crate) async fn last_begun(&self) -> Result<Option<(u64, Plan)>> {
+        let number = self.standing().await?.number;
+        if number == 0 {
+            return Ok(None);
+        }
+        let Parts { store, keyring, .. } = &self.parts;
+        Ok(match read(store, keyring, Name::Collection(number), number).await? {
+            Some(CollectionBody::Begun(plan)) => Some((number, plan)),
+            _ => None,
+        })
+    }
+
     /// Whether a collection hasn't ended yet.
     pub(crate) async fn is_open(&self, number: u64) -> Result<bool> {
         let standing = self.standing().await?;

@@ -106,7 +106,7 @@ mod undelete;
 mod writer;
 
 pub use backup::{BackupOptions, BackupReport};
-pub use check::{CheckOptions, CheckReport, Finding, FindingKind};
+pub use check::{CheckOptions, CheckReport, Finding, FindingKind, SeriesCheck};
 pub use chunker::ChunkerParameters;
 pub use clock::{Clock, Entropy, Surroundings, SystemClock, SystemEntropy, Timestamp};
 pub use config::Fingerprint;

@@ -272,6 +272,11 @@ pub(crate) fn check(report: &CheckReport) -> Value {
         "blobs": report.blobs,
         "packs_read": report.packs_read,
         "bytes_read": report.bytes_read,
+        "series": report.series.iter().map(|checked| json!({
+            "series": checked.series,
+            "latest": checked.latest,
+            "whole_through": checked.whole_through,
+        })).collect::<Vec<_>>(),
     })
 }
 
@@ -280,6 +285,7 @@ pub(crate) fn finding_kind(kind: FindingKind) -> &'static str {
         FindingKind::Damaged => "damaged",
         FindingKind::Missing => "missing",
         FindingKind::Inconsistent => "inconsistent",
+        FindingKind::Undescribed => "undescribed",
         FindingKind::Unsupported => "unsupported",
         FindingKind::Leftover => "leftover",
         FindingKind::Foreign => "foreign",

@@ -140,6 +140,12 @@ impl BlobReader {
                 break;
             }
         }
+        // As a last resort: packs that nothing tells of.
+        self.index.load_strays().boxed().await?;
+        let strays = self.index.recent_places(id);
+        if let Some(blob) = self.read_any(kind, id, strays, &mut tried, &mut failure).await {
+            return Ok(blob);
+        }
         Err(failure.filter(|error| !error.is_not_found()).unwrap_or_else(|| self.unknown(id)))
     }
 

@@ -25,6 +25,9 @@ pub enum FindingKind {
     Missing,
     /// Objects that are sound by themselves contradict each other.
     Inconsistent,
+    /// A sound pack that snapshots need and no index segment describes: what is in it can be read, and a repair describes it.
+    /// A copy that was made file by file beside a merge has such.
+    Undescribed,
     /// It is sound and needs a newer version of this library, so that what it holds wasn't checked. No damage.
     Unsupported,
     /// Informational: nothing refers to it. An interrupted writer leaves such things, and a running one has them.
@@ -91,6 +94,8 @@ impl Trouble {
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     by_object: BTreeMap<String, Found>,
+    /// The lowest number of each series that can't be restored in full.
+    broken: BTreeMap<String, u64>,
     left_out: u64,
     defects_left_out: u64,
     unsupported_left_out: u64,
@@ -144,11 +149,23 @@ impl Findings {
     /// Notes what the trouble with an object affects.
     pub(super) fn affect(&mut self, object: &str, what: &str) {
         if let Some(found) = self.by_object.get_mut(object) {
+            if found.kind.is_defect()
+                && found.kind != FindingKind::Undescribed
+                && let Some((series, number)) = labelled(what)
+            {
+                let lowest = self.broken.entry(series.to_owned()).or_insert(number);
+                *lowest = number.min(*lowest);
+            }
             found.affected_count += 1;
             if found.affected.len() < AFFECTED_MAX {
                 found.affected.push(what.to_owned());
             }
         }
+    }
+
+    /// The lowest number of each series that can't be restored in full, or isn't there.
+    pub(super) fn broken(&self) -> &BTreeMap<String, u64> {
+        &self.broken
     }
 
     /// Whether anything was found about an object.
@@ -171,6 +188,13 @@ impl Findings {
         report.left_out = self.left_out;
         report.findings = findings;
     }
+}
+
+/// The snapshot of something that is affected: `series#number`, with or without `:path`.
+fn labelled(what: &str) -> Option<(&str, u64)> {
+    let (series, rest) = what.split_once('#')?;
+    let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    Some((series, rest[..digits].parse().ok()?))
 }
 
 impl Found {

@@ -25,15 +25,18 @@ mod segments;
 mod survey;
 mod trees;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 pub use findings::{Finding, FindingKind};
 
 use crate::check::findings::Findings;
+use crate::check::records::Root;
 use crate::check::survey::Survey;
 use crate::check::trees::Trees;
-use crate::collection::Collections;
+use crate::collection::{Collections, Numbers};
 use crate::error::{Error, Result};
+use crate::layout::Name;
 use crate::progress::{Phase, Progress};
 use crate::repository::Repository;
 
@@ -81,6 +84,8 @@ pub struct CheckReport {
     pub defects: u64,
     /// Findings of what needs a newer version and so wasn't checked, left out or not.
     pub unsupported: u64,
+    /// The series that have snapshots, by name.
+    pub series: Vec<SeriesCheck>,
     /// Snapshots whose trees were walked.
     pub snapshots: u64,
     /// Distinct nodes that were read.
@@ -99,6 +104,26 @@ pub struct CheckReport {
     pub packs_read: u64,
     /// Their length together, in bytes: the share of the data that was verified byte by byte.
     pub bytes_read: u64,
+}
+
+/// How far one series can be relied on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SeriesCheck {
+    /// Its name.
+    pub series: String,
+    /// The number of its newest snapshot that counts and whose record can be read.
+    pub latest: u64,
+    /// Every snapshot up to this number that counts is there and can be restored in full; 0 if the first can't. Where a
+    /// store was copied while it was written to, or a copy was cut off, this is how much of it the copy has.
+    pub whole_through: u64,
+}
+
+impl SeriesCheck {
+    fn new(series: String, latest: u64, broken: &BTreeMap<String, u64>) -> Self {
+        let whole_through = broken.get(&series).map_or(latest, |number| latest.min(number - 1));
+        Self { series, latest, whole_through }
+    }
 }
 
 impl CheckReport {
@@ -141,6 +166,30 @@ impl Repository {
         self.check_once(options, &progress).await
     }
 
+    /// Tells a copy that was made while a collection ran: it has snapshots that count and that the collection took for
+    /// forgotten, since they were copied before that was said, and what they need was deleted before it was copied.
+    async fn find_late_copies(&self, snapshots: &[Root], findings: &mut Findings) -> Result<()> {
+        let begun = match Collections::new(self.parts().clone()).last_begun().await {
+            Err(Error::Unsupported { .. } | Error::Corrupt { .. } | Error::NotFound { .. }) => return Ok(()),
+            other => other?,
+        };
+        let Some((number, plan)) = begun else { return Ok(()) };
+        let late = snapshots
+            .iter()
+            .filter(|snapshot| snapshot.counts)
+            .filter(|snapshot| Numbers::contain(&plan.records, &snapshot.record.tag, snapshot.record.number));
+        for snapshot in late {
+            let record = Name::Commit(snapshot.record).to_string();
+            let problem = format!(
+                "collection {number} took it for forgotten, and here it counts: this is a copy that was made while that \
+                 collection ran, so copy it again; or a list of what counts is missing"
+            );
+            findings.add_new(FindingKind::Inconsistent, &record, problem);
+            findings.affect(&record, &snapshot.label);
+        }
+        Ok(())
+    }
+
     async fn check_once(&self, options: &CheckOptions, progress: &Arc<dyn Progress>) -> Result<CheckReport> {
         progress.phase(Phase::CheckingStructure);
         let (mut findings, mut report) = (Findings::default(), CheckReport::default());
@@ -149,6 +198,12 @@ impl Repository {
         let lists = self.check_signed(&mut findings).await?;
         let snapshots = self.check_snapshots(&lists, &mut findings).await?;
         self.check_writers(&mut findings).await?;
+        self.find_late_copies(&snapshots, &mut findings).await?;
+        let mut latest = BTreeMap::<String, u64>::new();
+        for snapshot in snapshots.iter().filter(|snapshot| snapshot.counts) {
+            let number = latest.entry(snapshot.series.clone()).or_default();
+            *number = snapshot.record.number.max(*number);
+        }
 
         let segments = Arc::new(self.check_segments(&mut findings).await?);
         let named = snapshots.iter().flat_map(|snapshot| snapshot.packs.iter().copied()).collect();
@@ -163,7 +218,10 @@ impl Repository {
         trees.walk(&mut report).await?;
         trees.name_leftovers(&unindexed);
         trees.attribute().await?;
-        trees.into_findings().finish(&mut report);
+        let findings = trees.into_findings();
+        report.series =
+            latest.into_iter().map(|(name, latest)| SeriesCheck::new(name, latest, findings.broken())).collect();
+        findings.finish(&mut report);
         Ok(report)
     }
 }

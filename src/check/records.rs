@@ -26,6 +26,7 @@ const CONCURRENCY: usize = 16;
 pub(super) struct Root {
     /// How it is called: `series#number`.
     pub(super) label: String,
+    pub(super) series: String,
     pub(super) record: CommitName,
     pub(super) root: BlobId,
     pub(super) entries: u64,
@@ -281,7 +282,8 @@ fn check_series(
         }
         roots.extend(link.content.map(|Content { root, entries, stored, .. }| {
             let packs = stored.packs.iter().map(|pack| pack.id).collect();
-            Root { label: label(name.number), record: name, root, entries, packs, counts }
+            let series = link.series.clone();
+            Root { label: label(name.number), series, record: name, root, entries, packs, counts }
         }));
     }
 }

@@ -67,7 +67,7 @@ impl Survey {
                 && self.trouble_at(id, length, &location).is_none()
             {
                 let pack = location.pack.id;
-                let not_indexed = || Trouble::new(FindingKind::Missing, Name::Pack(pack), NOT_INDEXED);
+                let not_indexed = || Trouble::new(FindingKind::Undescribed, Name::Pack(pack), NOT_INDEXED);
                 return Ok((!self.is_named(&pack)).then(not_indexed));
             }
         }
@@ -96,7 +96,7 @@ impl Survey {
     /// The packs that nodes had to be read from although the index lacks them.
     pub(super) fn needed(&self) -> Vec<Trouble> {
         let needed = self.needed.lock().unwrap_or_else(PoisonError::into_inner);
-        needed.iter().map(|pack| Trouble::new(FindingKind::Missing, Name::Pack(*pack), NOT_INDEXED)).collect()
+        needed.iter().map(|pack| Trouble::new(FindingKind::Undescribed, Name::Pack(*pack), NOT_INDEXED)).collect()
     }
 
     async fn read_node(&self, id: &BlobId, spare: bool) -> Result<Bytes> {

@@ -84,6 +84,19 @@ pub(crate) struct Index {
     recent: RwLock<Recent>,
     /// Held while footers are read, likewise.
     loading: tokio::sync::Mutex<()>,
+    /// Packs that were looked at though nothing told of them.
+    strays_seen: Seen,
+}
+
+/// Packs, each of which is looked at once.
+#[derive(Debug, Default)]
+struct Seen(Mutex<HashSet<ObjectId>>);
+
+impl Seen {
+    /// Whether it is the first time.
+    fn insert(&self, id: ObjectId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+    }
 }
 
 impl Index {
@@ -100,6 +113,7 @@ impl Index {
             listing: tokio::sync::Mutex::default(),
             recent: RwLock::default(),
             loading: tokio::sync::Mutex::default(),
+            strays_seen: Seen::default(),
         }
     }
 
@@ -154,6 +168,38 @@ impl Index {
                             tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
                             index.forget_recent([pack.id]);
                         }
+                    }
+                }
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Reads the footers of packs that neither a segment nor a record told of, each once.
+    ///
+    /// There are such where a segment is lost, or where a repository was copied file by file beside a merge: the packs
+    /// are there then, and the segment that describes them came too late to be copied.
+    pub(crate) async fn load_strays(self: &Arc<Self>) -> Result<()> {
+        self.refresh(Want::All).await?;
+        let index = Arc::clone(self);
+        cpu::apart(async move {
+            let _loading = index.loading.lock().await;
+            let mut known = HashSet::new();
+            for segment in index.segments() {
+                known.extend(segment.packs().unwrap_or_default());
+            }
+            let listed = index.store.list(layout::PACKS).await?;
+            let packs = listed.iter().filter_map(|listed| Some((layout::parse_pack(&listed.name)?, listed.length)));
+            let strays: Vec<_> = packs.filter(|(id, _)| !known.contains(id) && index.strays_seen.insert(*id)).collect();
+            let read = |(id, length): (ObjectId, u64)| RecentPack::read(id, length, &index.store, &index.keyring);
+            let mut reading = futures::stream::iter(strays).map(read).buffer_unordered(FOOTERS);
+            while let Some(found) = reading.next().await {
+                match found {
+                    Ok(found) => index.add_recent(Arc::new(found)),
+                    Err(error @ Error::Store { .. }) => return Err(error),
+                    Err(error) => {
+                        tracing::warn!(%error, "the footer of a pack that no segment describes can't be used")
                     }
                 }
             }

@@ -73,6 +73,15 @@ fn describe(report: &CheckReport, verbose: bool) -> String {
         let things = human::counted(report.unsupported, "thing", "things");
         text.push_str(&format!("\n{things} not checked, for lack of a newer version of backstop"));
     }
+    for checked in report.series.iter().filter(|checked| checked.whole_through < checked.latest) {
+        let (series, latest) = (human::visible(&checked.series), human::count(checked.latest));
+        match checked.whole_through {
+            0 => text.push_str(&format!("\n{series} is not whole from its beginning; its latest is {latest}")),
+            through => {
+                text.push_str(&format!("\n{series} is whole up to {}; its latest is {latest}", human::count(through)))
+            }
+        }
+    }
     match report.defects {
         0 => text.push_str("\nno damage found"),
         defects => text.push_str(&format!(
