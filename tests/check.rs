@@ -215,8 +215,9 @@ async fn a_store_that_fails_is_an_error_and_no_finding() {
     }
 }
 
-#[tokio::test]
-async fn a_pack_that_is_gone_is_a_defect_only_where_a_snapshot_needs_it() {
+/// Backs up two versions of a file and takes away what only the first needs; false if their trees happen to share a node,
+/// as the keys of one repository in some thirty make them.
+async fn a_pack_is_gone() -> bool {
     let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let repository = create(&store).await;
     let folder = tempfile::tempdir().unwrap();
@@ -239,8 +240,21 @@ async fn a_pack_that_is_gone_is_a_defect_only_where_a_snapshot_needs_it() {
     let named = ForgetOptions::default().with_snapshot("default", 1).with_undelete_for(std::time::Duration::ZERO);
     repository.forget(&repository.plan_forget(&named).await.unwrap()).await.unwrap();
     let report = check(&open(&store).await, None).await;
+    if report.findings.iter().any(|finding| finding.affected.iter().any(|what| what.contains("everything from"))) {
+        return false;
+    }
     assert!(report.is_sound(), "{:?}", report.findings);
     let told = |finding: &backstop::Finding| (finding.kind, finding.object.clone());
     let expected: Vec<_> = first.iter().map(|pack| (FindingKind::Leftover, pack.to_string())).collect();
     assert_eq!(report.findings.iter().map(told).collect::<Vec<_>>(), expected);
+    true
+}
+
+#[tokio::test]
+async fn a_pack_that_is_gone_is_a_defect_only_where_a_snapshot_needs_it() {
+    let mut told = false;
+    for _ in 0..6 {
+        told = told || a_pack_is_gone().await;
+    }
+    assert!(told);
 }
