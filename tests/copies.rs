@@ -155,7 +155,11 @@ async fn a_copy_made_beside_a_collection_is_recognised() {
     }
     for name in ["commits", "config"] {
         let (from, to) = (at.join(name), to.join(name));
-        if from.is_dir() { copy(&from, &to) } else { drop(fs::copy(&from, &to).unwrap()) }
+        if from.is_dir() {
+            copy(&from, &to);
+        } else {
+            fs::copy(&from, &to).unwrap();
+        }
     }
     let options = ForgetOptions::default().with_snapshot(SERIES, 1).with_undelete_for(Duration::ZERO);
     // The lists are copied before snapshots are forgotten, and the rest after the collection.

@@ -266,9 +266,9 @@ impl Repository {
     /// [`Error::AppendOnly`] if the repository was opened with a secret that may not delete.
     pub async fn gc(&self, plan: GcPlan, progress: Arc<dyn Progress>) -> Result<GcReport> {
         self.require_administrator("collect garbage")?;
-        let mut report = GcReport::default();
         // What a writer added in order to end has no further use, whatever else there is to do.
-        report.registrations_cleared = clear_ended(self.parts()).await?;
+        let registrations_cleared = clear_ended(self.parts()).await?;
+        let mut report = GcReport { registrations_cleared, ..GcReport::default() };
         if !plan.is_due() {
             report.finished = true;
             return Ok(report);

@@ -162,7 +162,7 @@ async fn a_time_among_a_hundred_thousand_is_eight_requests_in_a_row_away() {
 
     // Most of them are forgotten, and their records gone.
     let (tag, newest) = (repository.keyring().series_tag("many"), kept::Newest::default());
-    let stays = |number: u64| number % 997 == 0 || number > 99_990;
+    let stays = |number: u64| number.is_multiple_of(997) || number > 99_990;
     let gone: Vec<u64> = (1..=100_000).filter(|number| !stays(*number)).collect();
     let list = newest.kept.forget(&gone, 99_990, (at(1), at(1)), |_| false);
     let (store, keyring) = (repository.store(), repository.keyring());
