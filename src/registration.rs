@@ -233,7 +233,7 @@ impl Registration {
         };
         let newest = async {
             match &tip {
-                Some(name) => self.timelines.read(name).await.map(Some),
+                Some(name) => self.timelines.read(name).await.map(Some).map_err(nothing_follows),
                 None => Ok(None),
             }
         };
@@ -389,6 +389,17 @@ impl Registration {
             }
             Err(error) => tracing::warn!(%error, "could not end a registration; a collection will fence it"),
         }
+    }
+}
+
+/// A record that can't be read stops its series: what follows would have to name its hash.
+fn nothing_follows(error: Error) -> Error {
+    match error {
+        Error::Corrupt { object, reason } => Error::Corrupt {
+            object,
+            reason: format!("{reason}, so that nobody can continue its series before a repair"),
+        },
+        other => other,
     }
 }
 

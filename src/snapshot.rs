@@ -451,9 +451,13 @@ impl Timelines {
             folders.iter().filter_map(|folder| layout::parse_bucket_prefix(tag, folder)).collect();
         buckets.sort_unstable();
         let reached = newest.kept.reach(&buckets);
-        for beyond in buckets.extract_if(.., |bucket| *bucket > reached) {
-            let folder = layout::bucket_prefix(tag, beyond);
-            self.store.put_aside(&folder, Error::corrupt(&folder, UNREACHED));
+        let beyond = buckets.split_off(buckets.partition_point(|bucket| *bucket <= reached));
+        for bucket in beyond {
+            // A local store keeps folders that nothing is in any more.
+            if !self.names_in(tag, bucket).await?.is_empty() {
+                let folder = layout::bucket_prefix(tag, bucket);
+                self.store.put_aside(&folder, Error::corrupt(&folder, UNREACHED));
+            }
         }
         Ok(Reached { buckets, newest })
     }

@@ -642,3 +642,44 @@ fn the_memory_of_the_command_is_not_dumped() {
     child.wait().unwrap();
     assert!(set, "the limit of core dumps is not zero");
 }
+
+#[test]
+fn what_cannot_be_used_is_put_aside_with_a_warning_and_status_3() {
+    let setting = Setting::created();
+    for _ in 0..2 {
+        setting.succeed(&["backup", "source"]);
+    }
+    let series = fs::read_dir(setting.path("repository/commits")).unwrap().next().unwrap().unwrap().path();
+    let bucket = series.join("000000000000");
+    let kept = setting.path("repository/kept").join(series.file_name().unwrap());
+    fs::create_dir_all(&kept).unwrap();
+    fs::write(bucket.join("000000000000003"), "?").unwrap();
+    fs::create_dir_all(series.join("999999999999")).unwrap();
+    fs::write(series.join("999999999999/999999999999999"), "?").unwrap();
+    fs::write(kept.join("000000000000001"), "?").unwrap();
+
+    for (number, line) in [
+        &["restore", "default@latest:source", "out"][..],
+        &["ls", "default@latest"],
+        &["snapshots"],
+        &["restore", "default#2:source", "out"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let said = setting.fail(line, 3);
+        assert!(said.contains("can't be used and is put aside") && said.contains("put aside\n"), "{line:?}: {said}");
+        assert!(said.contains("kept/") && said.contains("run `backstop check`"), "{line:?}: {said}");
+        assert_eq!(said.contains("000000000000003"), number < 3, "{line:?}: {said}");
+    }
+    assert_eq!(read(setting.path("out/sub/b")), "world\n");
+    let said = setting.fail(&["backup", "source"], 1);
+    assert!(said.contains("000000000000003") && said.contains("repair"), "{said}");
+    setting.succeed(&["backup", "source", "--series", "other"]);
+
+    setting.succeed(&["repair", "--accept-loss"]);
+    setting.succeed(&["check"]);
+    setting.succeed(&["backup", "source"]);
+    let numbers: Vec<_> = setting.objects(&["snapshots"]).iter().map(|it| it["number"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 4, 1]);
+}

@@ -1,20 +1,40 @@
 //! From the global options to a repository.
 
+use std::io::Write;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use backstop::{CreateOptions, OpenOptions, Repository};
 use clap::CommandFactory;
 use clap::error::ErrorKind;
 
 use crate::arguments::{Arguments, Global};
+use crate::human;
 use crate::secret;
 use crate::trouble::Trouble;
+
+/// The repository that the command works on, which knows in the end what it had to put aside.
+static OPENED: OnceLock<Repository> = OnceLock::new();
 
 /// Opens the repository that the options name.
 pub(crate) async fn open(global: &Global) -> Result<Repository, Trouble> {
     let location = location(global);
     let secret = secret::existing(global).await?;
-    Ok(Repository::open(location, &secret, options(global)).await?)
+    let repository = Repository::open(location, &secret, options(global)).await?;
+    Ok(OPENED.get_or_init(|| repository).clone())
+}
+
+/// Says on standard error how many objects couldn't be used and were put aside, once a command is done; the log has named
+/// them. Whether there were any.
+pub(crate) fn tell_put_aside() -> bool {
+    let aside = OPENED.get().map(Repository::put_aside).unwrap_or_default();
+    if aside.is_empty() {
+        return false;
+    }
+    let count = human::counted(aside.len() as u64, "object was", "objects were");
+    let hint = "something newer may be hidden behind what can't be used; run `backstop check`";
+    drop(writeln!(std::io::stderr(), "warning: {count} put aside\n  hint: {hint}"));
+    true
 }
 
 /// Opens a copy of the repository, with the same secret.

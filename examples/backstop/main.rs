@@ -58,6 +58,8 @@ async fn run(arguments: Arguments) -> Result<Done, Trouble> {
     let Arguments { global, command } = arguments;
     log::start(&global);
     let mut output = Output::new(&global);
+    // These two look at every object, and tell of each what they make of it.
+    let tells_itself = matches!(command, Command::Check(_) | Command::Repair(_));
     let done = match command {
         Command::Init(arguments) => commands::init(&global, &arguments, &mut output).await,
         Command::Backup(arguments) => commands::backup(&global, &arguments, &mut output).await,
@@ -81,5 +83,5 @@ async fn run(arguments: Arguments) -> Result<Done, Trouble> {
         Command::Gc(arguments) => commands::gc(&global, &arguments, &mut output).await,
     }?;
     output.flush()?;
-    Ok(done)
+    Ok(if !tells_itself && connection::tell_put_aside() { done.or_partial() } else { done })
 }

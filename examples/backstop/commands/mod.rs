@@ -42,3 +42,10 @@ pub(crate) enum Done {
     /// A check found something that matters.
     Found,
 }
+
+impl Done {
+    /// Where objects had to be put aside, what was done may lack what they stood for.
+    pub(crate) fn or_partial(self) -> Self {
+        if self == Done::Complete { Done::Partial } else { self }
+    }
+}
