@@ -442,10 +442,11 @@ class Repository:
         buckets = [int(name) for name in self.names(folder, "[0-9]{12}")]
         reached = reach(buckets)
         for bucket in reversed(buckets):
-            if bucket > reached:
+            names = self.names(f"{folder}/{bucket:012}", "[0-9]{15}")
+            if names and bucket > reached:
                 put_aside(f"{folder}/{bucket:012}", "its numbers are made up")
                 continue
-            for name in reversed(self.names(f"{folder}/{bucket:012}", "[0-9]{15}")):
+            for name in reversed(names):
                 if int(name) // 1000 == bucket and int(name) > 0:
                     yield int(name), f"{folder}/{bucket:012}/{name}"
 
