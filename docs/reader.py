@@ -8,6 +8,7 @@
 
 SECRET is key:FILE (32 raw bytes) or passphrase:FILE (without its line end). NUMBER may be 'latest'.
 Extracts the contents of files and folders; no metadata, no special files. Meant to be read, not to be fast.
+What can't be used and isn't needed is put aside: it is named on standard error, and the status is 3.
 """
 import os
 import re
@@ -31,6 +32,16 @@ class Damaged(Exception):
 
 class Unsupported(Exception):
     """It is sound, as far as could be checked, and needs a newer reader or secret."""
+
+
+ASIDE = {}
+
+
+def put_aside(name, problem):
+    """Goes on without an object that doesn't open."""
+    if name not in ASIDE:
+        ASIDE[name] = problem
+        print(f"put aside {name}: {problem}", file=sys.stderr)
 
 
 def must(condition, what):
@@ -209,10 +220,24 @@ def untrailed(data):
     return data[:-32]
 
 
+def counts(kept, number):
+    through, runs = kept
+    return number > through or any(first <= number <= last for first, last in runs)
+
+
+def reach(kept, buckets):
+    """The last bucket that a series can have reached; what lies beyond has made-up numbers."""
+    base = (kept[0] + 1) // 1000
+    reached = max(base, buckets[0]) if buckets else base
+    while reached in buckets and reached + 1 in buckets:
+        reached += 1
+    return reached
+
+
 # ---- The repository (sections 2 and 7)
 
 Placed = namedtuple("Placed", "pack generation salt block offset stored plain at length nodes zstd")
-Snapshot = namedtuple("Snapshot", "series number time host tags root entries failures")
+Snapshot = namedtuple("Snapshot", "series number place time host tags root entries failures")
 
 
 class Repository:
@@ -225,7 +250,10 @@ class Repository:
         must(keyed(derive("config authentication", self.keyring.identity), body[:-32]) == body[-32:], "config is forged")
         must(self.keyring.administrator_public == self.administrator, "the slot has another administrator's key")
         for name in self.names("index", "[0-9a-f]{64}"):
-            self.load_segment(f"index/{name}")
+            try:
+                self.load_segment(f"index/{name}")
+            except (Damaged, Unsupported) as error:
+                put_aside(f"index/{name}", error)
 
     def names(self, prefix, pattern):
         path = os.path.join(self.folder, prefix)
@@ -408,13 +436,19 @@ class Repository:
 
     # ---- Snapshots (sections 7 and 10)
 
-    def record_names(self, tag):
+    def record_names(self, tag, reach):
         """Names of a series' records, newest first, bucket by bucket."""
-        folder = f"snapshots/{tag}"
-        for bucket in reversed(self.names(folder, "[0-9]{12}-[0-7][0-9a-f]{15}")):
-            for name in reversed(self.names(f"{folder}/{bucket}", "[0-9]{15}-[0-7][0-9a-f]{15}")):
-                must(int(name[:15]) // 1000 == int(bucket[:12]), "a record in a wrong bucket")
-                yield f"{folder}/{bucket}/{name}"
+        folder = f"commits/{tag}"
+        buckets = [int(name) for name in self.names(folder, "[0-9]{12}")]
+        reached = reach(buckets)
+        for bucket in reversed(buckets):
+            names = self.names(f"{folder}/{bucket:012}", "[0-9]{15}")
+            if names and bucket > reached:
+                put_aside(f"{folder}/{bucket:012}", "its numbers are made up")
+                continue
+            for name in reversed(names):
+                if int(name) // 1000 == bucket and int(name) > 0:
+                    yield int(name), f"{folder}/{bucket:012}/{name}"
 
     def snapshot(self, name):
         data = self.read(name)
@@ -428,10 +462,10 @@ class Repository:
         if body == 1:
             host, tags, _paths, _position, root = (
                 v.string(), v.map(), v.list(v.string), v.option(v.bytes), v.raw(20))
-            entries, _parent, _origin = v.u64(), v.option(v.u64), v.option(lambda: (v.u64(), v.i64()))
+            entries, _parent, origin = v.u64(), v.option(v.u64), v.option(lambda: (v.u64(), v.i64()))
             _stats = [v.u64() for _ in range(11)]
             v.list(lambda: (v.string(), v.string()))
-            result = Snapshot(series, number, time, host, tags, root, entries, v.u64())
+            result = Snapshot(series, number, origin[0] if origin else number, time, host, tags, root, entries, v.u64())
             for pack in v.list(lambda: (v.raw(32), v.u32(), v.u32())):
                 self.recent.setdefault(pack)
             v.option(lambda: (v.raw(32), [v.u32() for _ in range(8)]))  # where the root lies: a hint
@@ -439,47 +473,78 @@ class Repository:
         zeros = plain[v.at:]
         must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a record's padding")
         _, tag, _, last = name.split("/")
-        must(number == int(last[:15]) and self.keyring.tag(series).hex() == tag and time > int(last[16:], 16)
+        must(1 <= len(series.encode()) <= 1024 and not set(series) & set("#@\0\n"), "an impossible name of a series")
+        must(number == int(last) and self.keyring.tag(series).hex() == tag
              and (predecessor is not None) == (number > 1), f"{name} says something else than its name")
         return result
 
     def kept(self, tag):
-        """Says of a number whether it counts, by the newest list that the administrator signed."""
+        """The newest list that the administrator signed: up to which number it goes, and the runs that count."""
         for number in reversed(self.names(f"kept/{tag}", "[0-9]{15}")):
             name = f"kept/{tag}/{number}"
-            data = self.read(name)
-            body = untrailed(data)
-            plain = self.keyring.opener(KEPT, *header(body, KEPT))(0, BODY, body[46:], name)
-            v = Values(plain)
-            series, stated, _time, through = v.string(), v.u64(), v.i64(), v.u64()
-            runs = v.list(lambda: (v.u64(), v.u64()))
-            v.list(lambda: (v.u64(), v.i64(), v.i64()))
-            v.extensions()
-            signed = b"backstop v1 administrator" + bytes([KEPT]) + blake3(name.encode()).digest() + plain[:v.at]
-            signature, zeros = v.raw(64), plain[v.at:]
-            must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a list's padding")
             try:
-                self.keyring.administrator.verify(signature, signed)
-            except InvalidSignature:
+                found = self.open_list(name)
+            except (Damaged, Unsupported) as error:
+                put_aside(name, error)
                 continue
-            must(stated == int(number) and self.keyring.tag(series).hex() == tag, f"{name} says something else")
-            return lambda n: n > through or any(first <= n <= last for first, last in runs)
-        return lambda n: True
+            if found:
+                return found
+        return 0, []
+
+    def open_list(self, name):
+        data = self.read(name)
+        body = untrailed(data)
+        plain = self.keyring.opener(KEPT, *header(body, KEPT))(0, BODY, body[46:], name)
+        v = Values(plain)
+        series, stated, _time, through = v.string(), v.u64(), v.i64(), v.u64()
+        runs = v.list(lambda: (v.u64(), v.u64()))
+        gone = v.list(lambda: (v.u64(), v.i64(), v.i64()))
+        v.extensions()
+        said, signature, zeros = plain[:v.at], v.raw(64), plain[v.at:]
+        must(not any(zeros) and padded(len(data) - len(zeros)) == len(data), "a list's padding")
+        if not is_signed(self.keyring.administrator_public, KEPT, name, signature, said):
+            return None
+        _, tag, number = name.split("/")
+        must(stated == int(number) and self.keyring.tag(series).hex() == tag, f"{name} says something else")
+        must(all(1 <= first <= last <= through for first, last in runs), "a run of numbers")
+        must(all(a[1] + 1 < b[0] for a, b in zip(runs, runs[1:])), "runs that aren't apart")
+        must(all(a[0] < b[0] for a, b in zip(gone, gone[1:])), "forgotten numbers out of order")
+        must(all(n > 0 and not counts((through, runs), n) for n, _, _ in gone), "a number that was forgotten and counts")
+        return through, runs
 
     def snapshots(self, tag):
-        counts = self.kept(tag)
-        names = (name for name in self.record_names(tag) if counts(int(name[-32:-17])))
-        return (found for found in map(self.snapshot, names) if found)
+        """What counts, newest first; tombstones, and what can't be used, left out."""
+        kept = self.kept(tag)
+        for number, name in self.record_names(tag, lambda buckets: reach(kept, buckets)):
+            if counts(kept, number):
+                try:
+                    found = self.snapshot(name)
+                except (Damaged, Unsupported) as error:
+                    put_aside(name, error)
+                    continue
+                if found:
+                    yield found
 
     def find(self, series, number):
         tag = self.keyring.tag(series).hex()
-        counts = self.kept(tag)
-        wanted = (n for n in self.record_names(tag) if counts(int(n[-32:-17]))
-                  and (number == "latest" or int(n[-32:-17]) == int(number)))
-        for found in map(self.snapshot, wanted):
-            if found:
-                return found
-        raise SystemExit("there is no such snapshot")
+        if number != "latest":
+            name = f"commits/{tag}/{int(number) // 1000:012}/{int(number):015}"
+            try:
+                found = self.snapshot(name) if counts(self.kept(tag), int(number)) else None
+            except FileNotFoundError:
+                found = None
+        else:
+            found = None
+            for snapshot in self.snapshots(tag):
+                if found and snapshot.number < found.place:
+                    break
+                if not found or snapshot.place > found.place:
+                    found = snapshot
+                if found.place == found.number:
+                    break
+        if not found:
+            raise SystemExit("there is no such snapshot")
+        return found
 
     # ---- Trees (section 9)
 
@@ -582,7 +647,12 @@ class Repository:
 
 
 def extract(repository, snapshot, destination):
+    barred = None
     for key, (kind, _, content) in repository.entries(snapshot.root):
+        if barred is not None and key.startswith(barred + b"\0"):
+            print(f"refused {os.fsdecode(key)!r}: it is below something that is no folder", file=sys.stderr)
+            continue
+        barred = None if kind == "folder" else key
         path = os.path.join(os.fsencode(destination), *key.split(b"\0"))
         if kind.endswith("?"):
             print(f"skipped {os.fsdecode(path)}: an entry of unknown {kind[:-1]}, needs a newer reader", file=sys.stderr)
@@ -600,7 +670,7 @@ def main(folder, secret, command, *arguments):
         secret = (kind, opened.read().rstrip(b"\n") if kind == "passphrase" else opened.read())
     repository = Repository(folder, secret)
     if command == "snapshots":
-        for tag in repository.names("snapshots", "[0-9a-f]{32}"):
+        for tag in repository.names("commits", "[0-9a-f]{32}"):
             for s in repository.snapshots(tag):
                 print(f"{s.series}#{s.number} {s.time / 1e9:.0f} {s.entries} entries, {s.failures} failures {s.tags}")
         return
@@ -618,3 +688,4 @@ if __name__ == "__main__":
     if len(sys.argv) < 4:
         raise SystemExit(__doc__)
     main(*sys.argv[1:])
+    raise SystemExit(3 if ASIDE else 0)

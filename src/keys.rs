@@ -60,7 +60,8 @@ impl Repository {
     /// change keys: what it gives lacks the key that vouches for any of these. `label` is stored in the clear.
     ///
     /// That is of use as far as whoever has the secret can't delete or overwrite the store's objects by other means: give
-    /// them credentials that allow neither, and test these with [`crate::StoreRights::probe`].
+    /// them credentials that allow neither, which nothing that they may do needs, and test these with
+    /// [`crate::StoreRights::probe`].
     ///
     /// ```
     /// # use backstop::*; use std::sync::Arc;

@@ -40,7 +40,8 @@
 //! ```
 //!
 //! Every stored byte, and what an onlooker can learn, are described in `docs/format.md`; `docs/reader.py` is an
-//! independent reader of it. What may run beside what, and why that is safe, is in `docs/concurrency.md`.
+//! independent reader of it. What may run beside what, and why that is safe, is in `docs/concurrency.md`; what holds
+//! against whom, and what can't be prevented, in `docs/security.md`.
 
 #[doc = include_str!("../docs/embedding.md")]
 pub mod embedding {}

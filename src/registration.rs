@@ -1,6 +1,6 @@
 //! Writers: registering, and committing a snapshot under its number.
 //!
-//! Owns the order of steps on which safety rests (rules 1 to 4 of
+//! Owns the order of steps on which safety rests (rules W1 to W7 of
 //! docs/format.md, "Writers and commits"). Two facts of the store carry it:
 //! create-if-absent picks one winner for a name, and a listing or read shows
 //! what was written before it began. No clock is trusted.
