@@ -43,6 +43,9 @@ pub(crate) use walk::Walk;
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
 
+/// So many made-up folders of a series are named; there may be any number.
+const BEYOND_TOLD: usize = 8;
+
 /// How many failures a record names; beyond them it only counts.
 pub(crate) const FAILURES_MAX: usize = 1000;
 
@@ -452,9 +455,8 @@ impl Timelines {
         buckets.sort_unstable();
         let reached = newest.kept.reach(&buckets);
         let beyond = buckets.split_off(buckets.partition_point(|bucket| *bucket <= reached));
-        for bucket in beyond {
-            // A local store keeps folders that nothing is in any more.
-            if !self.names_in(tag, bucket).await?.is_empty() {
+        for bucket in beyond.into_iter().take(BEYOND_TOLD) {
+            if !self.store.keeps_empty_folders() || !self.names_in(tag, bucket).await?.is_empty() {
                 let folder = layout::bucket_prefix(tag, bucket);
                 self.store.put_aside(&folder, Error::corrupt(&folder, UNREACHED));
             }

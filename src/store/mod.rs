@@ -154,6 +154,11 @@ impl Store {
         .await
     }
 
+    /// Whether a folder may be listed in which nothing is any more.
+    pub(crate) fn keeps_empty_folders(&self) -> bool {
+        self.folder.is_some()
+    }
+
     /// Whether this is a network file system, whose clients may see each other's files late.
     pub(crate) fn is_shared_file_system(&self) -> bool {
         self.shared_file_system
