@@ -1,5 +1,7 @@
 //! An append-only client whose credentials allow neither deleting nor overwriting anything.
 
+#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "a test stops where it fails")]
+
 mod common;
 mod helpers;
 
