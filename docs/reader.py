@@ -242,7 +242,7 @@ Snapshot = namedtuple("Snapshot", "series number place time host tags root entri
 
 class Repository:
     def __init__(self, folder, secret):
-        self.folder, self.blocks, self.index, self.recent = folder, {}, {}, {}
+        self.folder, self.blocks, self.index, self.recent, self.strays = folder, {}, {}, {}, set()
         config = self.read("config")
         body = untrailed(config)
         self.read_config(body[:-96], body[-96:-32])
@@ -383,15 +383,28 @@ class Repository:
 
     # ---- Blobs (section 8)
 
-    def load_footer(self, pack, length, footer_len):
-        """Indexes a pack that a record names."""
+    def load_strays(self):
+        """Indexes the packs that nothing tells of; each is read once."""
+        told = {placed.pack for places in self.index.values() for placed in places} | self.strays
+        for prefix in self.names("packs", "[0-9a-f]{2}"):
+            for name in self.names(f"packs/{prefix}", prefix + "[0-9a-f]{62}"):
+                if bytes.fromhex(name) not in told:
+                    self.strays.add(bytes.fromhex(name))
+                    try:
+                        self.load_footer(bytes.fromhex(name))
+                    except (Damaged, Unsupported) as error:
+                        put_aside(f"packs/{prefix}/{name}", error)
+
+    def load_footer(self, pack, length=None, footer_len=None):
+        """Indexes a pack, of which a record may state the lengths."""
         name = f"packs/{pack.hex()[:2]}/{pack.hex()}"
         data = self.read_named(name)
         generation, salt = header(data, PACK)
         opened, writer = self.keyring.opener(PACK, generation, salt), data[46:62]
         stated, blocks = struct.unpack("<II", opened(0, TRAILER, data[-24:]))
-        must(len(data) == length and stated == footer_len and length >= 62 + 24 + footer_len, "a pack's lengths")
-        v = Values(opened(blocks + 1, FOOTER, data[-24 - footer_len:-24], writer.hex()))
+        must(length in (None, len(data)) and footer_len in (None, stated), "a pack's lengths")
+        must(stated >= 17 and len(data) >= 62 + 24 + stated, "a pack's lengths")
+        v = Values(opened(blocks + 1, FOOTER, data[-24 - stated:-24], writer.hex()))
         offset = 62
         for block, (nodes, zstd, stored, plain, blobs) in enumerate(v.list(lambda: (
                 v.u32(), v.u32(), v.u32(), v.u32(), v.list(lambda: (v.raw(20), v.u32()))))):
@@ -410,6 +423,8 @@ class Repository:
                 self.load_footer(*self.recent.popitem()[0])
             except FileNotFoundError:
                 pass  # merged since
+        if (nodes, blob) not in self.index:
+            self.load_strays()
         for placed in self.index.get((nodes, blob), []):
             try:
                 plain = self.block(placed)[placed.at:placed.at + placed.length]
