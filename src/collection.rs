@@ -371,11 +371,22 @@ async fn look(store: &Store, keyring: &Keyring, numbers: BTreeMap<u64, (bool, bo
     for (number, error) in unreadable {
         // It may have been the last one, and what it condemned isn't known. One beyond a free number can't have been.
         if number < standing.next {
-            return Err(error);
+            return Err(not_known(error));
         }
         store.put_aside(Name::Collection(number), error);
     }
     Ok(standing)
+}
+
+/// Says what to do about a collection that can't be read.
+fn not_known(error: Error) -> Error {
+    match error {
+        Error::Corrupt { object, reason } => {
+            let reason = format!("{reason}, so that nobody knows what is being deleted; repair the repository");
+            Error::Corrupt { object, reason }
+        }
+        other => other,
+    }
 }
 
 /// What the objects of one collection say of where it stands; nothing if they aren't the administrator's.

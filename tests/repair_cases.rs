@@ -231,8 +231,8 @@ async fn a_series_whose_name_nothing_tells_needs_to_be_given_it() {
         store.delete(&name.into()).await.unwrap();
     }
     let accept = RepairOptions::default().with_accept_loss(true);
-    let (steps, report) = repair(&store, &accept).await;
-    assert!(!report.is_complete() && report.undone[0].advice.contains("name"), "{steps:#?}");
+    let (steps, report) = repair(&store, &RepairOptions::default().with_series(&snapshot.series)).await;
+    assert!(!report.is_complete() && report.undone[0].advice.contains("accept the loss"), "{steps:#?}");
     assert!(store_of_backup(&store, &folder, false).await.is_err());
 
     let (steps, report) = repair(&store, &accept.with_series(snapshot.series)).await;
@@ -275,4 +275,24 @@ async fn what_a_repair_could_not_delete_is_deleted_by_whoever_finds_it() {
         assert!(is_sound(&store).await, "{finisher}");
         back_up(&store, &folder, &BackupOptions::default()).await;
     }
+}
+
+#[tokio::test]
+async fn what_lies_under_the_tag_of_no_series_goes_by_consent() {
+    let (store, folder, _) = backed_up().await;
+    let tag = "0123456789abcdef0123456789abcdef";
+    for name in [format!("commits/{tag}/000000000000/000000000000001"), format!("kept/{tag}/000000000000001")] {
+        put(&store, &name, "nothing of it").await;
+    }
+    let repository = open(&store).await;
+    assert!(repository.plan_gc(&GcOptions::default()).await.is_err(), "it may have been a series");
+    let (steps, report) = repair(&store, &RepairOptions::default()).await;
+    assert!(
+        !report.is_complete() && report.undone.iter().all(|step| step.advice.contains("accept the loss")),
+        "{steps:#?}"
+    );
+    let (steps, report) = repair(&store, &RepairOptions::default().with_accept_loss(true)).await;
+    assert!(report.is_complete() && is_sound(&store).await, "{steps:#?}");
+    repository.plan_gc(&GcOptions::default()).await.unwrap();
+    assert_eq!(store_of_backup(&store, &folder, false).await.unwrap().number, 2);
 }

@@ -10,15 +10,16 @@ use tokio::io::AsyncReadExt;
 
 use super::marks::{Mark, Marks};
 use super::*;
-use crate::crypto::Secret;
+use crate::crypto::{Kind, Secret};
 use crate::forget::ForgetOptions;
-use crate::id::BlobId;
+use crate::id::{BlobId, RecordHash, WriterId};
 use crate::index::{Location, RecentPack, Segment, SegmentBuilder};
-use crate::layout;
+use crate::layout::{self, Name};
 use crate::merge::lengths;
-use crate::object::object_id;
+use crate::object::{self, object_id};
 use crate::pack::{BlockKind, Encoding, Place};
 use crate::progress::NoProgress;
+use crate::registration::RegistrationRecord;
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::Snapshot;
 use crate::testing::{Random, fixed, keyring};
@@ -260,5 +261,32 @@ proptest! {
             Ok(())
         }).unwrap();
         prop_assert_eq!(told, model);
+    }
+}
+
+/// Of a clock that is wrong, or made up: nobody could wait for it.
+#[tokio::test]
+async fn a_registration_of_the_far_future_or_past_is_fenced() {
+    let day = 24 * 3600 * 1_000_000_000;
+    for (ahead, fenced) in [(365 * day, true), (3 * day, true), (day, false), (-day, false), (-3 * day, true)] {
+        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+        let options = CreateOptions::default();
+        let repository = Repository::create(Arc::clone(&store), &Secret::key([7; 32]), options).await.unwrap();
+        for content in ["one", "two"] {
+            put(&store, "a", &[("x", content.repeat(3000).as_bytes())]).await;
+        }
+        let name = Name::Writer(WriterId::new([9; 16])).to_string();
+        let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
+        let time = Timestamp::from_nanos(surroundings.clock.now().as_nanos() + ahead);
+        let (series, host, ending) = ("a".to_owned(), String::new(), RecordHash::new([1; 32]));
+        let record =
+            RegistrationRecord { series, number: 3, time, host, seen: 0, ending, extensions: Default::default() };
+        let sealed = object::seal_record(&record, Kind::Registration, &name, keyring, surroundings).unwrap();
+        repository.store().create(&name, sealed.into()).await.unwrap();
+        let options = ForgetOptions::default().with_snapshot("a", 1).with_undelete_for(Duration::ZERO);
+        repository.forget(&repository.plan_forget(&options).await.unwrap()).await.unwrap();
+        let plan = repository.plan_gc(&GcOptions::default().with_wait(Duration::ZERO)).await.unwrap();
+        let report = repository.gc(plan, Arc::new(NoProgress)).await.unwrap();
+        assert_eq!((report.finished, report.fenced.len() == 1), (fenced, fenced), "{ahead}: {report:?}");
     }
 }

@@ -68,9 +68,19 @@ pub(super) struct Small {
 
 impl Small {
     /// Leaves out what can't be done because the name of a series isn't known.
-    pub(super) fn without_nameless(&mut self, names: &BTreeMap<SeriesTag, String>) {
+    pub(super) fn without_nameless(&mut self, options: &RepairOptions, names: &BTreeMap<SeriesTag, String>) {
         self.series = names.clone();
         let nameless = |tag: &SeriesTag| !names.contains_key(tag);
+        if options.accept_loss {
+            for task in &mut self.tasks {
+                if let Task::Publish(list) = task
+                    && nameless(&list.tag)
+                    && list.bytes.is_none()
+                {
+                    *task = Task::Delete(Name::Kept(list.tag, list.damaged));
+                }
+            }
+        }
         let publishes = |task: &Task| matches!(task, Task::Publish(list) if nameless(&list.tag));
         let waiting: BTreeSet<SeriesTag> =
             self.tasks.iter().filter(|task| publishes(task)).filter_map(Task::list).collect();

@@ -355,12 +355,24 @@ fn root(kept: &Kept, now: Timestamp, name: CommitName, placed: Placed) -> Option
 
 impl SeriesWork {
     /// Leaves out what can't be done because the name of a series isn't known.
-    pub(super) fn without_nameless(&mut self, names: &BTreeMap<SeriesTag, String>, steps: &mut Steps) {
+    ///
+    /// With consent it is deleted instead: a tag under which nothing can be read may be no series' at all.
+    pub(super) fn without_nameless(
+        &mut self,
+        options: &RepairOptions,
+        names: &BTreeMap<SeriesTag, String>,
+        steps: &mut Steps,
+    ) {
         for (tag, name) in names {
             self.names.entry(*tag).or_insert_with(|| name.clone());
         }
         let names = &self.names;
-        self.bury.retain(|name| names.contains_key(&name.tag));
+        let (bury, nameless): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.bury).into_iter().partition(|name| names.contains_key(&name.tag));
+        self.bury = bury;
+        if options.accept_loss {
+            self.delete.extend(nameless.into_iter().map(Name::Commit));
+        }
         self.forget.retain(|tag, _| names.contains_key(tag));
         for step in &mut steps.0 {
             let tag = match Name::parse(&step.object) {
@@ -371,8 +383,17 @@ impl SeriesWork {
             let needs =
                 matches!(step.action, RepairAction::Tombstone | RepairAction::Forget | RepairAction::PublishList);
             if needs && !names.contains_key(&tag) {
-                step.action = RepairAction::None;
-                "no sound record tells the name of its series: give it".clone_into(&mut step.advice);
+                let (action, advice) = match options.accept_loss {
+                    true => {
+                        (RepairAction::Delete, "nothing tells the name of its series, of which nothing can be read")
+                    }
+                    false => (
+                        RepairAction::None,
+                        "nothing tells the name of its series: give it, or accept the loss to delete this",
+                    ),
+                };
+                step.action = action;
+                advice.clone_into(&mut step.advice);
             }
         }
     }

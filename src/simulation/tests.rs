@@ -13,7 +13,7 @@ const CASES: u64 = 2000;
 const LAST: usize = 40;
 
 /// So many cases find each of the planted faults.
-const CASES_PLANTED: u64 = 300;
+const CASES_PLANTED: u64 = 2000;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().expect("a number"))
