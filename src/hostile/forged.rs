@@ -1,0 +1,1 @@
+//! By the holder of an append-only secret.
