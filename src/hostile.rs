@@ -4,7 +4,7 @@
 //! what he likes. `beyond`: by those who combine such. Each test says what goes on beside the attack, who stops, and
 //! what ends it. Merges are attacked in `merge`, keys in `keys`, trees in `tree` and `repair`, padding in `pack`.
 
-mod beyond;
+
 mod forged;
 mod garbage;
 
