@@ -4,7 +4,7 @@
 //! what he likes. `beyond`: by those who combine such. Each test says what goes on beside the attack, who stops, and
 //! what ends it. Merges are attacked in `merge`, keys in `keys`, trees in `tree` and `repair`, padding in `pack`.
 
-
+mod beyond;
 mod forged;
 mod garbage;
 
@@ -193,15 +193,23 @@ impl World {
         assert!(report.is_sound() && wrong.is_empty(), "{what}: {wrong:#?}");
     }
 
-    /// Everything that was acknowledged and that nobody forgot is read back, by number and in the series' latest.
-    async fn assert_nothing_lost(&self, what: &str) {
+    /// Everything that was acknowledged and that nobody forgot is read back, by its number.
+    async fn assert_all_there(&self, what: &str) {
         let administrator = self.administrator().await;
         let acknowledged = self.acknowledged.lock().unwrap().clone();
         for ((series, number), (path, content)) in acknowledged {
-            let selector = Selector::Number { series: series.clone(), number };
-            let found = administrator.find(&selector).await;
+            let found = administrator.find(&Selector::Number { series: series.clone(), number }).await;
             let found = found.unwrap_or_else(|error| panic!("{what}: {series}#{number}: {error}"));
             assert!(read(&administrator, &found, &path).await == content, "{what}: {series}#{number}");
+        }
+    }
+
+    /// That, and all of it is in the latest of its series.
+    async fn assert_nothing_lost(&self, what: &str) {
+        self.assert_all_there(what).await;
+        let administrator = self.administrator().await;
+        let acknowledged = self.acknowledged.lock().unwrap().clone();
+        for ((series, number), (path, content)) in acknowledged {
             let latest = administrator.find(&Selector::LatestOf { series: series.clone() }).await.unwrap();
             assert!(latest.number >= number, "{what}: the latest of {series} is {latest}");
             assert!(read(&administrator, &latest, &path).await == content, "{what}: {path} in {latest}");

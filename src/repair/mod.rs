@@ -131,8 +131,8 @@ impl Repository {
         let (mut small, lists) = self.plan_small(options, &mut steps).await?;
         let theirs = self.lists_there(options).await?;
         let (mut series, roots) = self.plan_records(options, (&lists, &theirs), &mut steps).await?;
-        series.without_nameless(&small.series, &mut steps);
-        small.without_nameless(&series.names);
+        series.without_nameless(options, &small.series, &mut steps);
+        small.without_nameless(options, &series.names);
         let (mut packs, view) = self.plan_packs(options, &roots, &mut steps, &progress).await?;
         let view = Arc::new(view);
         progress.phase(Phase::CheckingStructure);

@@ -67,10 +67,17 @@ pub(super) struct Small {
 }
 
 impl Small {
-    /// Leaves out what can't be done because the name of a series isn't known.
-    pub(super) fn without_nameless(&mut self, names: &BTreeMap<SeriesTag, String>) {
+    /// Leaves out what can't be done because the name of a series isn't known, or deletes it, if that may be.
+    pub(super) fn without_nameless(&mut self, options: &RepairOptions, names: &BTreeMap<SeriesTag, String>) {
         self.series = names.clone();
         let nameless = |tag: &SeriesTag| !names.contains_key(tag);
+        for task in self.tasks.iter_mut().filter(|_| options.remove_nameless) {
+            if let Task::Publish(Publication { tag, damaged, .. }) = task
+                && nameless(tag)
+            {
+                *task = Task::Delete(Name::Kept(*tag, *damaged));
+            }
+        }
         let publishes = |task: &Task| matches!(task, Task::Publish(list) if nameless(&list.tag));
         let waiting: BTreeSet<SeriesTag> =
             self.tasks.iter().filter(|task| publishes(task)).filter_map(Task::list).collect();

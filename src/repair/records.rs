@@ -56,6 +56,8 @@ pub(super) struct SeriesWork {
     pub(super) names: BTreeMap<SeriesTag, String>,
     put: Vec<(Name, Bytes)>,
     delete: Vec<Name>,
+    /// What can't be read.
+    damaged: Vec<Name>,
     /// Numbers that a tombstone takes, ascending.
     bury: Vec<CommitName>,
     /// Numbers that don't count any more.
@@ -272,6 +274,8 @@ impl Line<'_> {
     /// Records that can't be read and that no copy has.
     fn plan_damaged(&mut self, highest: u64) {
         let mut next = highest + 1;
+        let names = self.damaged.keys().map(|number| self.name(*number)).collect::<Vec<_>>();
+        self.work.damaged.extend(names);
         for (number, problem) in self.damaged.clone() {
             if number < highest {
                 if self.kept.counts(number) {
@@ -353,12 +357,23 @@ fn root(kept: &Kept, now: Timestamp, name: CommitName, placed: Placed) -> Option
 }
 
 impl SeriesWork {
-    /// Leaves out what can't be done because the name of a series isn't known.
-    pub(super) fn without_nameless(&mut self, names: &BTreeMap<SeriesTag, String>, steps: &mut Steps) {
+    /// Leaves out what can't be done because the name of a series isn't known, or deletes it, if that may be.
+    pub(super) fn without_nameless(
+        &mut self,
+        options: &RepairOptions,
+        names: &BTreeMap<SeriesTag, String>,
+        steps: &mut Steps,
+    ) {
         for (tag, name) in names {
             self.names.entry(*tag).or_insert_with(|| name.clone());
         }
         let names = &self.names;
+        if options.remove_nameless {
+            let is_nameless = |name: &Name| matches!(name, Name::Commit(name) if !names.contains_key(&name.tag));
+            self.delete.extend(self.damaged.iter().filter(|name| is_nameless(name)));
+            self.delete.sort_unstable();
+            self.delete.dedup();
+        }
         self.bury.retain(|name| names.contains_key(&name.tag));
         self.forget.retain(|tag, _| names.contains_key(tag));
         for step in &mut steps.0 {
@@ -369,9 +384,16 @@ impl SeriesWork {
             };
             let needs =
                 matches!(step.action, RepairAction::Tombstone | RepairAction::Forget | RepairAction::PublishList);
-            if needs && !names.contains_key(&tag) {
+            let is_damaged = needs || self.damaged.iter().any(|name| name.to_string() == step.object);
+            if names.contains_key(&tag) {
+                continue;
+            } else if options.remove_nameless && is_damaged {
+                (step.action, step.advice) = (RepairAction::Delete, String::new());
+            } else if needs {
                 step.action = RepairAction::None;
-                "no sound record tells the name of its series: give it".clone_into(&mut step.advice);
+                let advice =
+                    "no sound record tells the name of its series: give it, or have it remove what is nameless";
+                advice.clone_into(&mut step.advice);
             }
         }
     }
