@@ -59,7 +59,7 @@ pub enum Error {
     },
 
     /// Stored bytes are not what they should be: damaged, cut short, or forged.
-    #[error("{object} is damaged: {reason}; run a check, and restore it from a copy of the repository")]
+    #[error("{object} is damaged: {reason}; run a check, and repair it, from a copy of the repository if there is one")]
     Corrupt {
         /// The object or blob.
         object: String,

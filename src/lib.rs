@@ -74,6 +74,8 @@ mod future;
 pub mod fuzzing;
 mod gc;
 mod history;
+#[cfg(test)]
+mod hostile;
 mod id;
 mod index;
 mod kept;

@@ -53,7 +53,7 @@ use crate::snapshot::{Body, Content, Moment, Placed, Record, Snapshot, Timelines
 use crate::store::Created;
 
 /// How far a predecessor's time may lie after this machine's clock before a commit is refused, in seconds.
-const AHEAD_MAX: i64 = 24 * 60 * 60;
+pub(crate) const AHEAD_MAX: i64 = 24 * 60 * 60;
 
 /// How many numbers a commit contends for before it gives up.
 pub(crate) const CONTESTS: u32 = 16;

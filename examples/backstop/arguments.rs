@@ -327,6 +327,10 @@ pub(crate) struct RepairArguments {
     #[arg(long)]
     pub(crate) remove_damaged_writers: bool,
 
+    /// Deletes what can't be read of series whose names nothing tells
+    #[arg(long)]
+    pub(crate) remove_nameless: bool,
+
     /// Tells the name of a series that nothing else tells any more; may be repeated
     #[arg(long, value_name = "NAME")]
     pub(crate) series: Vec<String>,

@@ -50,7 +50,7 @@ pub struct GcOptions {
     /// How long to wait for writers that may rely on what is condemned; a minute. If some are left then, the collection
     /// goes on at the next call.
     pub wait: Duration,
-    /// Writers that registered longer ago than this aren't waited for but fenced: their next commit loses, and they
+    /// Writers that registered longer ago than this, or more than a day from now, aren't waited for but fenced: their next commit loses, and they
     /// begin anew. Two days.
     pub fence_after: Duration,
 }

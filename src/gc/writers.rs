@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::gc::{GcOptions, GcReport, WaitingFor};
 use crate::id::{SeriesTag, WriterId};
 use crate::layout::Name;
-use crate::registration::{Registered, fence, registered, still_running};
+use crate::registration::{AHEAD_MAX, Registered, fence, registered, still_running};
 use crate::repository::Repository;
 
 /// The pause between two looks.
@@ -92,7 +92,8 @@ impl Repository {
         let Ok(record) = &writer.record else { return false };
         // One of the future is as wrong as one that is too old, and nobody could wait for it.
         let age = self.surroundings().clock.now().seconds_since(record.time);
-        age.unsigned_abs() >= options.fence_after.as_secs()
+        // One from a time to come would never be; its clock is wrong, or it lies.
+        u64::try_from(age).map_or(age < -AHEAD_MAX, |age| age >= options.fence_after.as_secs())
     }
 }
 

@@ -67,18 +67,15 @@ pub(super) struct Small {
 }
 
 impl Small {
-    /// Leaves out what can't be done because the name of a series isn't known.
+    /// Leaves out what can't be done because the name of a series isn't known, or deletes it, if that may be.
     pub(super) fn without_nameless(&mut self, options: &RepairOptions, names: &BTreeMap<SeriesTag, String>) {
         self.series = names.clone();
         let nameless = |tag: &SeriesTag| !names.contains_key(tag);
-        if options.accept_loss {
-            for task in &mut self.tasks {
-                if let Task::Publish(list) = task
-                    && nameless(&list.tag)
-                    && list.bytes.is_none()
-                {
-                    *task = Task::Delete(Name::Kept(list.tag, list.damaged));
-                }
+        for task in self.tasks.iter_mut().filter(|_| options.remove_nameless) {
+            if let Task::Publish(Publication { tag, damaged, .. }) = task
+                && nameless(tag)
+            {
+                *task = Task::Delete(Name::Kept(*tag, *damaged));
             }
         }
         let publishes = |task: &Task| matches!(task, Task::Publish(list) if nameless(&list.tag));

@@ -21,6 +21,8 @@ pub struct RepairOptions {
     pub accept_loss: bool,
     /// Delete registrations that can't be read. A writer of which one is may run.
     pub remove_damaged_writers: bool,
+    /// Delete records and lists that can't be read of series whose names nothing tells.
+    pub remove_nameless: bool,
     /// Names of series; needed where no sound record tells the name of one.
     pub series: Vec<String>,
     /// For how long what is left of a rewritten snapshot's data is kept. A week.
@@ -33,6 +35,7 @@ impl Default for RepairOptions {
             other: None,
             accept_loss: false,
             remove_damaged_writers: false,
+            remove_nameless: false,
             series: Vec::new(),
             undelete_for: UNDELETE_FOR,
         }
@@ -60,6 +63,14 @@ impl RepairOptions {
     #[must_use]
     pub fn with_remove_damaged_writers(mut self, remove: bool) -> Self {
         self.remove_damaged_writers = remove;
+        self
+    }
+
+    /// Deletes records and lists that can't be read of series whose names nothing tells: of which no record can be read,
+    /// which no writer is registered for, and which [`Self::with_series`] doesn't name. Most likely there was never such.
+    #[must_use]
+    pub fn with_remove_nameless(mut self, remove: bool) -> Self {
+        self.remove_nameless = remove;
         self
     }
 

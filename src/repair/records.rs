@@ -56,6 +56,8 @@ pub(super) struct SeriesWork {
     pub(super) names: BTreeMap<SeriesTag, String>,
     put: Vec<(Name, Bytes)>,
     delete: Vec<Name>,
+    /// What can't be read.
+    damaged: Vec<Name>,
     /// Numbers that a tombstone takes, ascending.
     bury: Vec<CommitName>,
     /// Numbers that don't count any more.
@@ -272,6 +274,8 @@ impl Line<'_> {
     /// Records that can't be read and that no copy has.
     fn plan_damaged(&mut self, highest: u64) {
         let mut next = highest + 1;
+        let names = self.damaged.keys().map(|number| self.name(*number)).collect::<Vec<_>>();
+        self.work.damaged.extend(names);
         for (number, problem) in self.damaged.clone() {
             if number < highest {
                 if self.kept.counts(number) {
@@ -354,9 +358,7 @@ fn root(kept: &Kept, now: Timestamp, name: CommitName, placed: Placed) -> Option
 }
 
 impl SeriesWork {
-    /// Leaves out what can't be done because the name of a series isn't known.
-    ///
-    /// With consent it is deleted instead: a tag under which nothing can be read may be no series' at all.
+    /// Leaves out what can't be done because the name of a series isn't known, or deletes it, if that may be.
     pub(super) fn without_nameless(
         &mut self,
         options: &RepairOptions,
@@ -367,12 +369,13 @@ impl SeriesWork {
             self.names.entry(*tag).or_insert_with(|| name.clone());
         }
         let names = &self.names;
-        let (bury, nameless): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.bury).into_iter().partition(|name| names.contains_key(&name.tag));
-        self.bury = bury;
-        if options.accept_loss {
-            self.delete.extend(nameless.into_iter().map(Name::Commit));
+        if options.remove_nameless {
+            let is_nameless = |name: &Name| matches!(name, Name::Commit(name) if !names.contains_key(&name.tag));
+            self.delete.extend(self.damaged.iter().filter(|name| is_nameless(name)));
+            self.delete.sort_unstable();
+            self.delete.dedup();
         }
+        self.bury.retain(|name| names.contains_key(&name.tag));
         self.forget.retain(|tag, _| names.contains_key(tag));
         for step in &mut steps.0 {
             let tag = match Name::parse(&step.object) {
@@ -382,17 +385,15 @@ impl SeriesWork {
             };
             let needs =
                 matches!(step.action, RepairAction::Tombstone | RepairAction::Forget | RepairAction::PublishList);
-            if needs && !names.contains_key(&tag) {
-                let (action, advice) = match options.accept_loss {
-                    true => {
-                        (RepairAction::Delete, "nothing tells the name of its series, of which nothing can be read")
-                    }
-                    false => (
-                        RepairAction::None,
-                        "nothing tells the name of its series: give it, or accept the loss to delete this",
-                    ),
-                };
-                step.action = action;
+            let is_damaged = needs || self.damaged.iter().any(|name| name.to_string() == step.object);
+            if names.contains_key(&tag) {
+                continue;
+            } else if options.remove_nameless && is_damaged {
+                (step.action, step.advice) = (RepairAction::Delete, String::new());
+            } else if needs {
+                step.action = RepairAction::None;
+                let advice =
+                    "no sound record tells the name of its series: give it, or have it remove what is nameless";
                 advice.clone_into(&mut step.advice);
             }
         }

@@ -17,7 +17,8 @@ pub(crate) async fn repair(global: &Global, arguments: &RepairArguments, output:
     let repository = connection::open(global).await?;
     let mut options = RepairOptions::default()
         .with_accept_loss(arguments.accept_loss)
-        .with_remove_damaged_writers(arguments.remove_damaged_writers);
+        .with_remove_damaged_writers(arguments.remove_damaged_writers)
+        .with_remove_nameless(arguments.remove_nameless);
     options.series.clone_from(&arguments.series);
     if let Some(other) = &arguments.other {
         options = options.with_other(connection::open_other(global, other).await?);
