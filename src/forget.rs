@@ -11,7 +11,7 @@
 //! forgotten, also not when two forget at once: what a plan keeps must still
 //! count when it is carried out.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
@@ -296,15 +296,7 @@ fn decide(options: &ForgetOptions, series: &str, snapshots: Vec<Snapshot>, now: 
             complete: !snapshot.is_partial(),
         })
         .collect();
-    let mut decisions = policy.decide(&dated, now);
-    // What gives another back says itself how old it is: it may be kept for that, but displaces nothing.
-    let origins = snapshots.iter().filter(|snapshot| snapshot.origin.is_some()).map(|snapshot| snapshot.number);
-    let origins: BTreeSet<u64> = origins.collect();
-    let others: Vec<_> = dated.into_iter().filter(|dated| !origins.contains(&dated.number)).collect();
-    for kept in policy.decide(&others, now).into_iter().filter(|decision| decision.keep) {
-        let decided = decisions.iter_mut().filter(|decision| decision.number == kept.number && !decision.keep);
-        decided.for_each(|decision| *decision = kept.clone());
-    }
+    let decisions = policy.decide(&dated, now);
     let decided = snapshots.into_iter().zip(decisions);
     decided
         .map(|(snapshot, decision)| SnapshotDecision { snapshot, keep: decision.keep, reasons: decision.reasons })

@@ -3,6 +3,7 @@
 use super::*;
 use crate::id::{ObjectId, RosterTag, WriterId};
 use crate::layout::NUMBER_MAX;
+use crate::object;
 
 /// Who can't go on until the garbage is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,7 +63,7 @@ struct Attacked {
 }
 
 impl Attacked {
-    async fn new(at: usize, bytes: &'static str) -> Option<Self> {
+    async fn new(at: usize, bytes: &'static [u8]) -> Option<Self> {
         let world = World::new().await;
         let feed = world.feed().await;
         assert_eq!(world.put_by(&feed, 50).await.unwrap(), 7);
@@ -189,9 +190,12 @@ impl Attacked {
     }
 }
 
+/// Longer than any record or slot may be.
+static TOO_LONG: [u8; (object::RECORD_MAX + 1) as usize] = [0; (object::RECORD_MAX + 1) as usize];
+
 #[tokio::test]
 async fn garbage_costs_nothing_and_a_repair_beside_writers_ends_it() {
-    for bytes in ["", "?"] {
+    for bytes in [&b""[..], b"?", &TOO_LONG] {
         for at in 0.. {
             let Some(attacked) = Attacked::new(at, bytes).await else { break };
             attacked.readers_go_on().await;
@@ -237,4 +241,86 @@ async fn several_at_once_make_a_repair_forget_nothing() {
         world.assert_nothing_lost("repaired").await;
         world.assert_sound("repaired").await;
     }
+}
+
+/// What a collection has condemned is neither forgotten nor deleted because somebody says that it has ended.
+#[tokio::test]
+async fn an_end_that_is_none_of_a_collection_under_way_costs_nothing() {
+    for name in [Name::CollectionEnd(2), Name::Collection(3), Name::CollectionEnd(3)] {
+        let world = World::new().await;
+        let feed = world.feed().await;
+        world.put_by(&feed, 50).await.unwrap();
+        world.forget(SERIES, &[3, 4]).await.unwrap();
+        let report = world.collect().await.unwrap();
+        assert!(report.number == 2 && !report.finished, "it waits for the feed: {report:?}");
+        world.put(name, "?").await;
+        world.assert_nothing_lost("under way").await;
+        let said = world.collect().await.unwrap_err().to_string();
+        assert!(said.contains(&name.to_string()) && said.contains("repair"), "{said}");
+        drop(world.put_by(&feed, 51).await);
+        let report = world.repair(&RepairOptions::default()).await.unwrap();
+        assert!(report.is_complete() && report.forgotten.is_empty(), "{report:?}");
+        world.put_by(&feed, 52).await.unwrap();
+        world.commit(SERIES, 53).await.unwrap();
+        feed.close().await.unwrap();
+        world.on_day(20);
+        world.forget(SERIES, &[5]).await.unwrap();
+        for _ in 0..2 {
+            assert!(world.collect().await.unwrap().finished, "{name}");
+        }
+        world.assert_nothing_lost("repaired").await;
+        world.assert_sound("repaired").await;
+    }
+}
+
+/// Names that no build makes are nobody's, wherever they are: they stop nothing, and nothing touches them.
+#[tokio::test]
+async fn names_that_mean_nothing_are_left_alone() {
+    let world = World::new().await;
+    let feed = world.feed().await;
+    world.put_by(&feed, 50).await.unwrap();
+    let tag = world.tag;
+    let strange = [
+        "config/x".to_owned(),
+        "gc/2".to_owned(),
+        "gc/000000000000002-ended-ended".to_owned(),
+        "gc/000000000000002/x".to_owned(),
+        "gc/1000000000000000".to_owned(),
+        "index/x".to_owned(),
+        "keys/roster-1-x".to_owned(),
+        "keys/roster-000000000000001".to_owned(),
+        "packs/x".to_owned(),
+        format!("packs/00/{}", "9".repeat(64)),
+        "probes/x".to_owned(),
+        "writers/-ended".to_owned(),
+        format!("writers/{}-ended-ended", "9".repeat(32)),
+        format!("commits/{tag}/000000000000/8"),
+        format!("commits/{tag}/000000000001/000000000000008"),
+        format!("commits/{tag}/000000000000/000000000000000"),
+        format!("commits/{tag}/000000000000/000000000000008/x"),
+        format!("commits/{tag}/999999999999999/x"),
+        "commits/not-a-tag/000000000000/000000000000001".to_owned(),
+        format!("kept/{tag}/2"),
+        format!("kept/{tag}/000000000000000"),
+        format!("kept/{tag}/000000000000002-ended"),
+    ];
+    for name in &strange {
+        world.put(name, "?").await;
+    }
+    assert_eq!(world.put_by(&feed, 51).await.unwrap(), 8);
+    assert_eq!(world.commit(SERIES, 52).await.unwrap(), 9);
+    assert_eq!(world.numbers().await, (3..=9).collect::<Vec<_>>());
+    let options = RepairOptions::default().with_accept_loss(true).with_remove_damaged_writers(true);
+    let report = world.repair(&options.with_remove_nameless(true)).await.unwrap();
+    assert!(report.deleted == 0 && report.forgotten.is_empty(), "{report:?}");
+    feed.close().await.unwrap();
+    world.forget(SERIES, &[4]).await.unwrap();
+    world.on_day(20);
+    for _ in 0..2 {
+        assert!(world.collect().await.unwrap().finished);
+    }
+    for name in &strange {
+        assert!(world.exists(name).await, "{name}");
+    }
+    world.assert_nothing_lost("strange names").await;
 }

@@ -57,7 +57,7 @@ pub(super) struct SeriesWork {
     put: Vec<(Name, Bytes)>,
     delete: Vec<Name>,
     /// What can't be read.
-    damaged: Vec<Name>,
+    damaged: BTreeSet<CommitName>,
     /// Numbers that a tombstone takes, ascending.
     bury: Vec<CommitName>,
     /// Numbers that don't count any more.
@@ -274,8 +274,7 @@ impl Line<'_> {
     /// Records that can't be read and that no copy has.
     fn plan_damaged(&mut self, highest: u64) {
         let mut next = highest + 1;
-        let names = self.damaged.keys().map(|number| self.name(*number)).collect::<Vec<_>>();
-        self.work.damaged.extend(names);
+        self.work.damaged.extend(self.damaged.keys().map(|number| CommitName { tag: self.tag, number: *number }));
         for (number, problem) in self.damaged.clone() {
             if number < highest {
                 if self.kept.counts(number) {
@@ -370,22 +369,21 @@ impl SeriesWork {
         }
         let names = &self.names;
         if options.remove_nameless {
-            let is_nameless = |name: &Name| matches!(name, Name::Commit(name) if !names.contains_key(&name.tag));
-            self.delete.extend(self.damaged.iter().filter(|name| is_nameless(name)));
+            let nameless = self.damaged.iter().filter(|name| !names.contains_key(&name.tag));
+            self.delete.extend(nameless.map(|name| Name::Commit(*name)));
             self.delete.sort_unstable();
             self.delete.dedup();
         }
         self.bury.retain(|name| names.contains_key(&name.tag));
         self.forget.retain(|tag, _| names.contains_key(tag));
         for step in &mut steps.0 {
-            let tag = match Name::parse(&step.object) {
-                Some(Name::Commit(name)) => name.tag,
-                Some(Name::Kept(tag, _)) => tag,
+            let (tag, is_damaged) = match Name::parse(&step.object) {
+                Some(Name::Commit(name)) => (name.tag, self.damaged.contains(&name)),
+                Some(Name::Kept(tag, _)) => (tag, step.action == RepairAction::PublishList),
                 _ => continue,
             };
             let needs =
                 matches!(step.action, RepairAction::Tombstone | RepairAction::Forget | RepairAction::PublishList);
-            let is_damaged = needs || self.damaged.iter().any(|name| name.to_string() == step.object);
             if names.contains_key(&tag) {
                 continue;
             } else if options.remove_nameless && is_damaged {
