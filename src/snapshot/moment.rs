@@ -6,16 +6,16 @@
 //! round reads a few records at once, evenly spaced among those that are left.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Placed, Timelines};
+use super::{Body, Placed, Timelines};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::id::SeriesTag;
 use crate::kept::Kept;
-use crate::layout::CommitName;
+use crate::layout::{CommitName, Name};
 
 /// The most records that are read at once in order to find a time.
 const PROBES: u64 = 64;
@@ -74,7 +74,27 @@ impl Timelines {
                 break;
             }
         }
-        let (mut search, mut newest) = (Search::new(kept.counting(highest)), None);
+        let mut liars = BTreeSet::new();
+        loop {
+            let mut search = Search::new(kept.counting(highest));
+            liars.iter().for_each(|number| search.learn(*number, None));
+            let mut read = self.search_for(tag, &mut search, time).await?;
+            let Some(newest) = read.remove(&search.found) else { return Ok(None) };
+            // Whoever commits takes a time after those before: one that lies about it isn't what was there at that time.
+            let is_snapshot = |placed: &&Placed| matches!(placed.record.body, Body::Snapshot(_));
+            let before = read.range(..search.found).rev().map(|(_, placed)| placed).find(is_snapshot);
+            if before.is_none_or(|before| before.record.time < newest.record.time) {
+                return Ok(Some(newest));
+            }
+            let name = Name::Commit(CommitName { tag: *tag, number: search.found });
+            self.store.put_aside(name, Error::corrupt(name, "its time isn't after that of the snapshots before it"));
+            liars.insert(search.found);
+        }
+    }
+
+    /// Searches for the newest record at or before `time`; those that were read on the way, by number.
+    async fn search_for(&self, tag: &SeriesTag, search: &mut Search, time: Timestamp) -> Result<BTreeMap<u64, Placed>> {
+        let mut known = BTreeMap::new();
         while let Some(numbers) = search.probe() {
             let read = |number| async move {
                 let placed = self.read_if_usable(&CommitName { tag: *tag, number }).await?;
@@ -82,11 +102,8 @@ impl Timelines {
             };
             let read: Vec<_> = futures::stream::iter(numbers).map(read).buffered(PROBES as usize).try_collect().await?;
             for (number, placed) in read {
-                let holds = placed.as_ref().map(|placed| placed.record.time <= time);
-                search.learn(number, holds);
-                if holds == Some(true) && search.found == number {
-                    newest = placed;
-                }
+                search.learn(number, placed.as_ref().map(|placed| placed.record.time <= time));
+                known.extend(placed.map(|placed| (number, placed)));
             }
             if search.is_blind && !search.is_restricted {
                 // Numbers that should have records have none: go by those that do.
@@ -94,7 +111,7 @@ impl Timelines {
                 search.restrict(&lines.names.iter().map(|name| name.number).collect::<Vec<_>>());
             }
         }
-        Ok(newest)
+        Ok(known)
     }
 }
 
