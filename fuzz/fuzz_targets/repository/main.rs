@@ -16,12 +16,26 @@ mod play;
 
 use std::sync::LazyLock;
 
-use arbitrary::Arbitrary;
+use arbitrary::{Arbitrary, Unstructured};
 
-libfuzzer_sys::fuzz_target!(|steps: Vec<Step>| {
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     LazyLock::force(&original::ORIGINAL);
-    original::RUNTIME.block_on(play::run(&steps));
+    original::RUNTIME.block_on(play::run(&steps(data)));
 });
+
+/// More steps show nothing that a few can't.
+const STEPS_MAX: usize = 12;
+
+/// As many steps as the input has bytes for.
+fn steps(data: &[u8]) -> Vec<Step> {
+    let mut left = Unstructured::new(data);
+    let mut steps = Vec::new();
+    while !left.is_empty() && steps.len() < STEPS_MAX {
+        let Ok(step) = left.arbitrary() else { break };
+        steps.push(step);
+    }
+    steps
+}
 
 /// One thing that is done.
 #[derive(Arbitrary, Debug)]

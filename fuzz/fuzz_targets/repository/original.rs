@@ -105,7 +105,7 @@ async fn original() -> Original {
     }
     options.series = SERIES[1].to_owned();
     let name = Key::from_path("a/stream").unwrap();
-    repository.backup_stream(&name, &noise(9, 3000)[..], &options, Arc::new(NoProgress)).await.unwrap();
+    repository.backup_stream(&name, &noise(9, 1500)[..], &options, Arc::new(NoProgress)).await.unwrap();
     for round in 0..4 {
         commit(&repository, SERIES[2], round).await.unwrap();
     }
@@ -139,9 +139,9 @@ pub async fn commit(repository: &Repository, series: &str, round: u8) -> backsto
     let writer = repository.writer(series, WriterOptions::default()).await?;
     let (changes, stays) = (Key::from_path("log/changes")?, Key::from_path("log/stays")?);
     let new = Key::from_path(format!("log/new {round}"))?;
-    writer.put(&changes, noise(round.into(), 1500), &Metadata::default()).await?;
+    writer.put(&changes, noise(round.into(), 600), &Metadata::default()).await?;
     writer.put(&new, noise(100 + u64::from(round), 300), &Metadata::default()).await?;
-    writer.put(&stays, noise(8, 2500), &Metadata::default()).await?;
+    writer.put(&stays, noise(8, 900), &Metadata::default()).await?;
     writer.commit(CommitOptions::default()).await
 }
 
@@ -150,9 +150,9 @@ fn fill(folder: &Path, round: u64) {
     std::fs::create_dir_all(folder.join("inner/empty")).unwrap();
     std::fs::write(folder.join("empty"), "").unwrap();
     std::fs::write(folder.join("small"), format!("round {round}")).unwrap();
-    std::fs::write(folder.join("noise"), noise(1, 5000)).unwrap();
-    std::fs::write(folder.join("inner/text"), "the same words again and again\n".repeat(200)).unwrap();
-    std::fs::write(folder.join(format!("inner/of {round}")), noise(round, 2000)).unwrap();
+    std::fs::write(folder.join("noise"), noise(1, 2500)).unwrap();
+    std::fs::write(folder.join("inner/text"), "the same words again and again\n".repeat(40)).unwrap();
+    std::fs::write(folder.join(format!("inner/of {round}")), noise(round, 700)).unwrap();
     if round == 0 {
         std::os::unix::fs::symlink("small", folder.join("link")).unwrap();
     } else {

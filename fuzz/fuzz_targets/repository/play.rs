@@ -18,9 +18,6 @@ use tokio::io::AsyncReadExt;
 use crate::Step;
 use crate::original::{BEGIN, ORIGINAL, Repeatable, SERIES, administrator, append_only, commit, load};
 
-/// More steps show nothing that a few can't.
-const STEPS_MAX: usize = 14;
-
 /// Made-up files that say to be longer aren't read.
 const FILE_MAX: u64 = 1 << 20;
 
@@ -72,7 +69,6 @@ pub async fn run(steps: &[Step]) {
     };
     let promised = ORIGINAL.snapshots.iter().map(promise).collect();
     let mut play = Play { store, repeatable: Repeatable::new(2, BEGIN), promised, excused: false, tainted: false, damaged: false };
-    let steps = &steps[..steps.len().min(STEPS_MAX)];
     let mut opened = None;
     for (number, step) in steps.iter().enumerate() {
         match step {
@@ -92,7 +88,9 @@ pub async fn run(steps: &[Step]) {
             }
         }
     }
-    play.verify(steps).await;
+    if matches!(steps.last(), Some(Step::Command(_))) {
+        play.verify(steps).await;
+    }
     play.verify_check().await;
 }
 
@@ -244,7 +242,9 @@ impl Play {
             Ok(snapshots) => snapshots,
             Err(error) => panic!("a check found nothing, but the snapshots can't be listed: {error}"),
         };
-        for snapshot in &snapshots {
+        // What is promised was read just now.
+        let key = |snapshot: &Snapshot| (snapshot.series.clone(), snapshot.number);
+        for snapshot in snapshots.iter().filter(|snapshot| !self.promised.contains_key(&key(snapshot))) {
             if let Err(error) = read(&repository, snapshot).await {
                 panic!("a check found nothing, but a file of {snapshot} can't be read: {error}");
             }
