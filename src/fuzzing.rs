@@ -9,36 +9,40 @@ use std::sync::LazyLock;
 use bytes::Bytes;
 
 use crate::clock::{Entropy, Surroundings, SystemClock, Timestamp};
-use crate::codec;
+use crate::codec::{self, Extensions};
 use crate::collection::{self, CollectionRecord};
 use crate::config::Config;
 use crate::crypto::{Keyring, Kind, Part, Sealer, SlotKey, TAG_LEN};
 use crate::files::Metadata;
+use crate::fuzzing::forge::seal_plain;
 use crate::id::{BlobId, ObjectId, RepositoryId, SeriesTag, WriterId};
 use crate::index::Segment;
 use crate::kept::{self, KeptRecord};
-use crate::layout::{CommitName, Name};
-use crate::object::{Header, object_id, pad, seal_signed, write_magic, write_trailer};
+use crate::layout::{self, CommitName, NUMBER_MAX, Name};
+use crate::object::{Header, object_id, pad, seal_record, seal_signed, sign_clear, write_magic, write_trailer};
 use crate::pack::{
     BLOCKS_START, BlockKind, Encoding, Hints, PLAIN_MAX, Place, TRAILER_LEN, parse_pack, split_hints, trailer,
 };
+use crate::registration::{EndRecord, EndToken, open_end, open_registration};
 use crate::roster::{Roster, Standing};
 use crate::slot::Slot;
-use crate::snapshot::open_record;
-use crate::tree::decode_node;
+use crate::snapshot::{Record, open_record};
+
+pub mod forge;
+pub mod trees;
 
 /// The same bytes each time, so that a finding can be replayed.
 #[derive(Debug)]
-struct NoEntropy;
+struct Fixed(u8);
 
-impl Entropy for NoEntropy {
+impl Entropy for Fixed {
     fn fill(&self, buffer: &mut [u8]) {
-        buffer.fill(7);
+        buffer.fill(self.0);
     }
 }
 
 static SURROUNDINGS: LazyLock<Surroundings> =
-    LazyLock::new(|| Surroundings { clock: std::sync::Arc::new(SystemClock), entropy: std::sync::Arc::new(NoEntropy) });
+    LazyLock::new(|| Surroundings { clock: std::sync::Arc::new(SystemClock), entropy: std::sync::Arc::new(Fixed(7)) });
 static KEYRING: LazyLock<Keyring> = LazyLock::new(|| Keyring::generate(&SURROUNDINGS));
 
 fn sealer(kind: Kind) -> (Sealer, Vec<u8>) {
@@ -59,8 +63,7 @@ pub fn config(data: &[u8]) {
     }
 }
 
-/// A key slot, and what its value decodes from; nothing is stretched. Then a keyring, and a roster as the administrator
-/// would sign it.
+/// A key slot, and what its value decodes from; nothing is stretched.
 pub fn key_slot(data: &[u8]) {
     drop(Slot::parse(data, &object_id(data)));
     let mut object = Vec::new();
@@ -69,20 +72,128 @@ pub fn key_slot(data: &[u8]) {
     if let Ok(slot) = Slot::parse(&object, &object_id(&object)) {
         assert_eq!(slot.to_object().1, object, "a slot has one form");
     }
-    if let Ok(keyring) = Keyring::from_bytes(data, "a keyring") {
-        assert_eq!(*keyring.to_bytes(), data, "a keyring has one form");
+}
+
+/// A keyring: one that decodes comes back, lets an object be opened that it sealed, and none that it didn't.
+pub fn keyring(data: &[u8]) {
+    let Ok(keyring) = Keyring::from_bytes(data, "a keyring") else { return };
+    assert_eq!(*keyring.to_bytes(), data, "a keyring has one form");
+    let (name, weak) = ("a record", keyring.append_only());
+    let sealed = seal_plain(Kind::Snapshot, name, b"text", &keyring, &SURROUNDINGS);
+    let (header, body) = match Header::read(&sealed, Kind::Snapshot, name) {
+        Ok((header, rest)) => (header, rest[..rest.len() - 32].to_vec()),
+        Err(error) => panic!("what was sealed has no header: {error}"),
+    };
+    for reader in [&keyring, &weak] {
+        let opener = header.opener(reader, name);
+        let opened = opener.and_then(|opener| opener.open(0, Part::Body, name, &mut body.clone(), name));
+        assert!(opened.is_ok(), "what a keyring sealed it opens");
     }
+    assert!(weak.sign(data).is_err(), "an append-only keyring signs nothing");
+    if let Ok(signature) = keyring.sign(data) {
+        let _: bool = keyring.is_signed(data, &signature);
+    }
+    let copy = keyring.copy();
+    if copy.rotate(&SURROUNDINGS).is_some() {
+        let context = b"context";
+        if let Ok(history) = copy.seal_history(context) {
+            let learnt = keyring.learn(copy.generation(), &copy.newest_secret(), &history, context, "a roster");
+            assert!(learnt.is_ok(), "an older keyring learns a newer generation");
+            assert_eq!(keyring.generation(), copy.generation(), "and has it then");
+        }
+    }
+}
+
+/// A roster: its bytes, these as what the administrator signed, and the value of them.
+pub fn roster(data: &[u8]) {
     let repository = RepositoryId::new([0; RepositoryId::LEN]);
+    let Ok(tag) = KEYRING.roster_tag(1) else { return };
+    let (name, public) = (Name::Roster(1, tag), KEYRING.administrator_public());
+    drop(Roster::open(data, name, repository, public));
+    let mut object = Vec::new();
+    write_magic(Kind::Roster, &mut object);
+    object.extend_from_slice(data);
+    drop(sign_clear(&mut object, Kind::Roster, &name.to_string(), &KEYRING));
+    write_trailer(&mut object);
+    if let Ok(Some(roster)) = Roster::open(&object, name, repository, public) {
+        assert_eq!(roster.seal(&KEYRING).ok(), Some(object), "a roster has one form");
+        assert!(!roster.members().is_empty(), "a roster has slots");
+    }
     if let Ok(roster) = codec::decode::<Roster>(data, "a roster")
         && let (Ok(name), Ok(sealed)) = (roster.name(&KEYRING), roster.seal(&KEYRING))
-        && let Ok(Some(read)) = Roster::open(&sealed, name, repository, KEYRING.administrator_public())
+        && let Ok(Some(read)) = Roster::open(&sealed, name, repository, public)
     {
         assert_eq!(read, roster, "a roster has one form");
-        drop(Standing::Roster(Box::new(read)).teach(
-            &KEYRING,
-            &ObjectId::new([0; 32]),
-            &SlotKey::generate(&SURROUNDINGS),
-        ));
+        let slots = Standing::Roster(Box::new(read.clone())).slots();
+        for slot in slots.iter().take(2) {
+            let standing = Standing::Roster(Box::new(read.clone()));
+            drop(standing.teach(&KEYRING.copy(), slot, &SlotKey::generate(&SURROUNDINGS)));
+        }
+    }
+}
+
+/// A registration and its end: their bytes, these as plaintext, and the values of them.
+pub fn registration(data: &[u8]) {
+    let id = WriterId::new([5; WriterId::LEN]);
+    let (name, end) = (Name::Writer(id).to_string(), Name::WriterEnd(id).to_string());
+    drop(open_registration(data, id, &KEYRING));
+    let sealed = seal_plain(Kind::Registration, &name, data, &KEYRING, &SURROUNDINGS);
+    if let Ok(record) = open_registration(&sealed, id, &KEYRING) {
+        let again = seal_record(&record, Kind::Registration, &name, &KEYRING, &SURROUNDINGS);
+        assert!(again.is_ok_and(|again| again == sealed), "a registration has one form");
+        let other = WriterId::new([6; WriterId::LEN]);
+        assert!(open_registration(&sealed, other, &KEYRING).is_err(), "a registration can't be moved");
+    }
+    drop(open_end(data, id, &KEYRING));
+    let sealed = seal_plain(Kind::RegistrationEnd, &end, data, &KEYRING, &SURROUNDINGS);
+    if open_end(&sealed, id, &KEYRING).is_ok() {
+        let as_record = seal_plain(Kind::Registration, &end, data, &KEYRING, &SURROUNDINGS);
+        assert!(open_end(&as_record, id, &KEYRING).is_err(), "a registration is no end");
+    }
+    for value in [b"token".as_slice(), data] {
+        let token = EndToken::new(*blake3::hash(value).as_bytes());
+        let record = EndRecord { token, extensions: Extensions::default() };
+        let sealed = seal_record(&record, Kind::RegistrationEnd, &end, &KEYRING, &SURROUNDINGS);
+        let opened = sealed.and_then(|sealed| open_end(&sealed, id, &KEYRING));
+        assert_eq!(opened.ok(), Some(token.hash()), "an end comes back");
+    }
+}
+
+/// Names as a listing gives them, one a line: each has one spelling, a neighbour is another, and those of one series sort
+/// as its numbers do.
+pub fn names(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let mut commits = Vec::new();
+    for line in text.lines().take(64) {
+        if let Some(tag) = layout::parse_series_prefix(line) {
+            assert_eq!(layout::series_prefix(&tag), line, "a series' folder has one spelling");
+        }
+        if let Some(tag) = line.get(..40).and_then(layout::parse_series_prefix)
+            && let Some(bucket) = layout::parse_bucket_prefix(&tag, line)
+        {
+            assert_eq!(layout::bucket_prefix(&tag, bucket), line, "a bucket's folder has one spelling");
+        }
+        let _: Option<ObjectId> = ObjectId::parse(line);
+        let Some(name) = Name::parse(line) else { continue };
+        assert_eq!(name.to_string(), line, "a name has one spelling");
+        for at in 0..line.len() {
+            for with in ["0", "a", "A", "/", "-", ""] {
+                let mut near = line.to_owned();
+                near.replace_range(at..=at, with);
+                if let Some(other) = Name::parse(&near) {
+                    assert_eq!(other.to_string(), near, "a name has one spelling");
+                    assert_eq!(other == name, near == line, "another spelling is another name");
+                }
+            }
+        }
+        if let Name::Commit(commit) = name {
+            commits.push((commit, line));
+        }
+    }
+    for ((one, first), (other, second)) in commits.iter().zip(commits.iter().skip(1)) {
+        if one.tag == other.tag {
+            assert_eq!(one.number.cmp(&other.number), first.cmp(second), "names sort as numbers do");
+        }
     }
 }
 
@@ -154,21 +265,42 @@ fn look_at_hints(nodes_len: usize, hints: &[u8], place: &Place) {
     }
 }
 
-/// An index segment; then one whose pages have these bytes as plaintext.
+/// An index segment; then one whose pages have these bytes as plaintext, over and over where there are many entries.
 pub fn index_segment(data: &[u8]) {
     look_up(data.to_vec());
-    let Some(([entries, rows], rest)) = data.split_first_chunk::<2>() else { return };
+    let Some(([entries @ .., rows, form], rest)) = data.split_first_chunk::<4>() else { return };
+    // Up to five pages of entries, and up to two of rows.
+    let (entries, rows) = (usize::from(u16::from_le_bytes(*entries)) % 1200, usize::from(*rows));
     let (mut sealer, mut object) = sealer(Kind::Index);
-    let mut counts = u64::from(*entries).to_le_bytes().to_vec();
-    counts.extend_from_slice(&u32::from(*rows).to_le_bytes());
-    let page_len = usize::from(*entries) * 49;
-    let page = rest.get(..page_len).unwrap_or(rest).to_vec();
-    let mut table = rest.get(page_len..).unwrap_or_default().to_vec();
-    table.resize(usize::from(*rows) * 68, 0);
-    for (part, mut message) in [(Part::Footer, counts), (Part::Page, page), (Part::PackTable, table)] {
-        if message.is_empty() {
-            continue;
+    let mut counts = (entries as u64).to_le_bytes().to_vec();
+    counts.extend_from_slice(&(rows as u32).to_le_bytes());
+    let mut bytes: Vec<u8> = rest.iter().copied().cycle().take(if rest.is_empty() { 0 } else { entries * 49 }).collect();
+    bytes.resize(entries * 49, 0);
+    // Ids in order, as no cycle of bytes has them; and fields that pass, but for those that the input says.
+    for (number, entry) in bytes.as_chunks_mut::<49>().0.iter_mut().enumerate() {
+        if form & 1 == 0 {
+            let id = ((number as u64) << 32) * (u64::from(u32::MAX) / 1200) ;
+            entry[..8].copy_from_slice(&id.to_be_bytes());
         }
+        if form & 2 == 0 && number != usize::from(form >> 2) * 19 {
+            let row = number as u32 % (rows as u32).max(1);
+            let fields = [row, number as u32 % 5, 62 + number as u32, 116, 100, number as u32 % 50, 1 + number as u32 % 50];
+            for (field, at) in fields.into_iter().zip((20..48).step_by(4)) {
+                entry[at..at + 4].copy_from_slice(&field.to_le_bytes());
+            }
+            entry[48] &= 1;
+        }
+    }
+    let mut table: Vec<u8> = rest.to_vec();
+    table.resize(rows * 68, 0);
+    let rows_of: Vec<_> = table.chunks_mut(68).enumerate().flat_map(|(number, row)| {
+        if form & 2 == 0 { row[32..36].fill(0) }
+        row[0] ^= number as u8;
+        row.to_vec()
+    }).collect();
+    let pages = bytes.chunks(256 * 49).map(|page| (Part::Page, page.to_vec()));
+    let tables = rows_of.chunks(128 * 68).map(|page| (Part::PackTable, page.to_vec()));
+    for (part, mut message) in std::iter::once((Part::Footer, counts)).chain(pages).chain(tables) {
         drop(sealer.seal(part, "", &mut message));
         object.extend_from_slice(&message);
     }
@@ -191,26 +323,28 @@ fn look_up(object: Vec<u8>) {
 
 /// A tree node of any kind, and an entry's metadata.
 pub fn tree_node(data: &[u8]) {
-    drop(decode_node(data, "a node"));
+    trees::node(data);
     drop(Metadata::decode(data, "metadata"));
 }
 
-/// A snapshot record; then one with these bytes as plaintext. Names are fuzzed with it.
+/// A snapshot record; then one with these bytes as plaintext, and one of their value.
 pub fn snapshot_record(data: &[u8]) {
     let name = CommitName::first(SeriesTag::new([3; SeriesTag::LEN]));
     drop(open_record(data, &name, &KEYRING));
-    let (mut sealer, mut object) = sealer(Kind::Snapshot);
-    let mut message = data.to_vec();
-    drop(sealer.seal(Part::Body, &Name::Commit(name).to_string(), &mut message));
-    object.extend_from_slice(&message);
-    write_trailer(&mut object);
-    drop(open_record(&object, &name, &KEYRING));
-    if let Ok(text) = std::str::from_utf8(data)
-        && let Some(name) = Name::parse(text)
+    let sealed = seal_plain(Kind::Snapshot, &Name::Commit(name).to_string(), data, &KEYRING, &SURROUNDINGS);
+    drop(open_record(&sealed, &name, &KEYRING));
+    // Names that these fit are few, so the value is put under the one that it says.
+    if let Ok(record) = codec::decode::<Record>(data, "a record")
+        && (1..=NUMBER_MAX).contains(&record.number)
     {
-        assert_eq!(name.to_string(), text, "a name has one spelling");
+        let name = CommitName { tag: KEYRING.series_tag(&record.series), number: record.number };
+        let text = Name::Commit(name).to_string();
+        let sealed = seal_record(&record, Kind::Snapshot, &text, &KEYRING, &SURROUNDINGS);
+        if let Ok(placed) = sealed.and_then(|sealed| open_record(&sealed, &name, &KEYRING)) {
+            assert_eq!(placed.record, record, "what was sealed comes back");
+            assert!(placed.into_snapshot().is_none_or(|snapshot| snapshot.place() > 0 || snapshot.origin.is_some()));
+        }
     }
-    let _: Option<ObjectId> = std::str::from_utf8(data).ok().and_then(ObjectId::parse);
 }
 
 /// A list of what counts and the objects of a collection: their bytes, and their values where these bytes are some,

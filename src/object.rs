@@ -245,7 +245,7 @@ pub(crate) fn seal_signed<T: Encode + Clone>(
 }
 
 /// Seals `value` under the keys of `keyring`, signed by another's administrator.
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) fn forge_signed<T: Encode + Clone>(
     value: &T,
     kind: Kind,

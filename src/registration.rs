@@ -34,8 +34,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures::FutureExt;
 
+#[cfg(fuzzing)]
+pub(crate) use registered::open_end;
 pub(crate) use registered::{
-    Registered, RegistrationRecord, clear_ended, open_registration, read_end, registered, still_running,
+    EndRecord, EndToken, Registered, RegistrationRecord, clear_ended, open_registration, read_end, registered, still_running,
 };
 
 use crate::blobs::{Condemned, Parts};
@@ -48,7 +50,6 @@ use crate::id::{RecordHash, SeriesTag, WriterId};
 use crate::kept::Kept;
 use crate::layout::{CommitName, Name};
 use crate::object;
-use crate::registration::registered::{EndRecord, EndToken};
 use crate::snapshot::{Body, Content, Moment, Placed, Record, Snapshot, Timelines, open_record, validate_series};
 use crate::store::Created;
 

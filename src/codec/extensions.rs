@@ -36,7 +36,7 @@ impl Extensions {
     }
 
     /// With one more, as a later version would write it.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn with(mut self, number: u32, value: impl Into<Vec<u8>>) -> Self {
         self.0.insert(number, value.into());
         self

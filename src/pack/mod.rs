@@ -29,7 +29,7 @@ mod seal;
 mod tests;
 
 pub(crate) use block::{BLOB_MAX, Block, BlockKind, CompressedBlock, Encoding, PLAIN_MAX, Place};
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 pub(crate) use footer::BlockEntry;
 #[cfg(any(test, fuzzing))]
 pub(crate) use footer::trailer;

@@ -51,9 +51,9 @@ impl Extended for RegistrationRecord {
 
 /// What ends a registration.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub(super) struct EndRecord {
-    pub(super) token: EndToken,
-    pub(super) extensions: Extensions,
+pub(crate) struct EndRecord {
+    pub(crate) token: EndToken,
+    pub(crate) extensions: Extensions,
 }
 
 impl Extended for EndRecord {
@@ -68,7 +68,7 @@ pub(crate) struct EndToken([u8; 32]);
 
 impl EndToken {
     /// From random bytes.
-    pub(super) fn new(random: [u8; 32]) -> Self {
+    pub(crate) fn new(random: [u8; 32]) -> Self {
         Self(random)
     }
 
@@ -181,12 +181,18 @@ async fn look(store: &Store, keyring: &Keyring, id: WriterId, may_have_ended: bo
     Ok(Some(Registered { id, record, has_ended }))
 }
 
+/// Opens a registration's end; the hash of its token.
+pub(crate) fn open_end(bytes: &[u8], id: WriterId, keyring: &Keyring) -> Result<RecordHash> {
+    let name = Name::WriterEnd(id).to_string();
+    let end: EndRecord = object::open_record(bytes, Kind::RegistrationEnd, &name, keyring)?;
+    Ok(end.token.hash())
+}
+
 /// The hash of the token that stands under the name of a registration's end.
 pub(crate) async fn read_end(store: &Store, keyring: &Keyring, id: WriterId) -> Result<RecordHash> {
     let name = Name::WriterEnd(id).to_string();
     let bytes = store.get(&name, object::RECORD_MAX).await?;
-    let end: EndRecord = object::open_record(&bytes, Kind::RegistrationEnd, &name, keyring)?;
-    Ok(end.token.hash())
+    open_end(&bytes, id, keyring)
 }
 
 /// Whether what stands under the name of a registration's end is its writer's word.
