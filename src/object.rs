@@ -246,6 +246,7 @@ pub(crate) fn seal_signed<T: Encode + Clone>(
 
 /// Seals `value` under the keys of `keyring`, signed by another's administrator.
 #[cfg(any(test, fuzzing))]
+#[allow(clippy::unwrap_used, reason = "tests and fuzzers alone forge, with keys that can sign")]
 pub(crate) fn forge_signed<T: Encode + Clone>(
     value: &T,
     kind: Kind,

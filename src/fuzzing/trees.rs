@@ -90,7 +90,11 @@ impl Nodes {
     fn pick(&self, draw: &mut Draw<'_>, level: u8) -> Option<usize> {
         let fitting: Vec<_> = (0..self.nodes.len()).filter(|number| self.facts[*number].0 == level).collect();
         let any = draw.byte();
-        if any > 250 { Some(usize::from(any - 250) % self.nodes.len().max(1)) } else { fitting.get(draw.below(fitting.len())).copied() }
+        if any > 250 {
+            Some(usize::from(any - 250) % self.nodes.len().max(1))
+        } else {
+            fitting.get(draw.below(fitting.len())).copied()
+        }
     }
 }
 

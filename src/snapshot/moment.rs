@@ -82,8 +82,8 @@ impl Timelines {
             let Some(newest) = read.remove(&search.found) else { return Ok(None) };
             // Whoever commits takes a time after those before: one that lies about it isn't what was there at that time.
             let is_snapshot = |placed: &&Placed| matches!(placed.record.body, Body::Snapshot(_));
-            let before = read.range(..search.found).rev().map(|(_, placed)| placed).find(is_snapshot);
-            if before.is_none_or(|before| before.record.time < newest.record.time) {
+            let mut before = read.range(..search.found).map(|(_, placed)| placed).filter(is_snapshot);
+            if before.all(|before| before.record.time < newest.record.time) {
                 return Ok(Some(newest));
             }
             let name = Name::Commit(CommitName { tag: *tag, number: search.found });
