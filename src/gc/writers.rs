@@ -90,7 +90,6 @@ impl Repository {
 
     fn is_overdue(&self, writer: &Registered, options: &GcOptions) -> bool {
         let Ok(record) = &writer.record else { return false };
-        // One of the future is as wrong as one that is too old, and nobody could wait for it.
         let age = self.surroundings().clock.now().seconds_since(record.time);
         // One from a time to come would never be; its clock is wrong, or it lies.
         u64::try_from(age).map_or(age < -AHEAD_MAX, |age| age >= options.fence_after.as_secs())
