@@ -164,7 +164,7 @@ pub fn registration(data: &[u8]) {
 pub fn names(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut commits = Vec::new();
-    for line in text.lines().take(64) {
+    for (number, line) in text.lines().take(16).enumerate() {
         if let Some(tag) = layout::parse_series_prefix(line) {
             assert_eq!(layout::series_prefix(&tag), line, "a series' folder has one spelling");
         }
@@ -176,7 +176,9 @@ pub fn names(data: &[u8]) {
         let _: Option<ObjectId> = ObjectId::parse(line);
         let Some(name) = Name::parse(line) else { continue };
         assert_eq!(name.to_string(), line, "a name has one spelling");
-        for at in 0..line.len() {
+        // Neighbours of one name in a listing tell as much as those of all.
+        let near = if number == data.len() % 16 { line.len() } else { 0 };
+        for at in 0..near {
             for with in ["0", "a", "A", "/", "-", ""] {
                 let mut near = line.to_owned();
                 near.replace_range(at..=at, with);

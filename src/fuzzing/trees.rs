@@ -89,11 +89,9 @@ impl Nodes {
     /// A node of a level, or any.
     fn pick(&self, draw: &mut Draw<'_>, level: u8) -> Option<usize> {
         let fitting: Vec<_> = (0..self.nodes.len()).filter(|number| self.facts[*number].0 == level).collect();
-        let any = draw.byte();
-        if any > 250 {
-            Some(usize::from(any - 250) % self.nodes.len().max(1))
-        } else {
-            fitting.get(draw.below(fitting.len())).copied()
+        match draw.byte() {
+            any @ 251.. if !self.nodes.is_empty() => Some(usize::from(any - 250) % self.nodes.len()),
+            _ => fitting.get(draw.below(fitting.len())).copied(),
         }
     }
 }
@@ -109,7 +107,7 @@ impl ReadNode for Nodes {
 fn off(draw: &mut Draw<'_>, number: u64) -> u64 {
     match draw.byte() {
         ..=240 => number,
-        by => number.wrapping_add(u64::from(by) - 248),
+        by => number.wrapping_add(u64::from(by)).wrapping_sub(248),
     }
 }
 

@@ -24,7 +24,7 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
 });
 
 /// More steps show nothing that a few can't.
-const STEPS_MAX: usize = 12;
+const STEPS_MAX: usize = 8;
 
 /// As many steps as the input has bytes for.
 fn steps(data: &[u8]) -> Vec<Step> {
