@@ -159,7 +159,8 @@ impl BlobReader {
         failure: &mut Option<Error>,
     ) -> Option<Bytes> {
         for location in locations {
-            if !tried.insert(location) {
+            // A chunk is never taken from among nodes, nor a node from among chunks.
+            if location.place.kind != kind || !tried.insert(location) {
                 continue;
             }
             match self.read_at(kind, id, &location).await {
@@ -181,8 +182,10 @@ impl BlobReader {
     /// Cuts a node out of its block, and remembers what the block says of its children.
     fn take_node(&self, block: &Bytes, id: &BlobId, hint: &Hint, name: &str) -> Result<Bytes> {
         let node = self.cut(block, BlockKind::Nodes, id, hint.at, hint.length, name)?;
-        let (_, hints) = split_hints(block, name)?;
-        self.memory.keep_children(&node, hint.at, hints, &hint.pack, &hint.place);
+        // Hints that are damaged cost speed alone.
+        if let Ok((_, hints)) = split_hints(block, name) {
+            self.memory.keep_children(&node, hint.at, hints, &hint.pack, &hint.place);
+        }
         Ok(node)
     }
 

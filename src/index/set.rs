@@ -73,7 +73,11 @@ pub(crate) struct Index {
     cache: Option<PathBuf>,
     segments: RwLock<BTreeMap<ObjectId, (Want, Shared)>>,
     /// A segment that is listed and can't be used, and why.
-    broken: Mutex<Option<(String, String)>>,
+    broken: Mutex<Option<Unusable>>,
+    /// A pack whose footer can't be used, likewise.
+    broken_footer: Mutex<Option<Unusable>>,
+    /// Segments in which something was found that no segment may say: the packs that they name are looked into.
+    distrusted: Seen,
     /// A segment that is listed and that a newer version can use, and what it needs.
     unknown: Mutex<Option<(String, String)>>,
     /// Set once the segments have been listed.
@@ -97,6 +101,34 @@ impl Seen {
     fn insert(&self, id: ObjectId) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
     }
+
+    fn contains(&self, id: &ObjectId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(id)
+    }
+}
+
+/// An object that is there and can't be used.
+#[derive(Clone, Debug)]
+struct Unusable {
+    object: String,
+    reason: String,
+    is_unsupported: bool,
+}
+
+impl Unusable {
+    /// What an error says of an object; nothing if it says nothing of one that is there.
+    fn of(error: &Error) -> Option<Self> {
+        let (object, reason) = match error {
+            Error::Corrupt { object, reason } | Error::Unsupported { object, reason } => (object, reason),
+            _ => return None,
+        };
+        Some(Self { object: object.clone(), reason: reason.clone(), is_unsupported: error.is_unsupported() })
+    }
+
+    fn error(&self) -> Error {
+        let Self { object, reason, is_unsupported } = self;
+        if *is_unsupported { Error::unsupported(object, reason) } else { Error::corrupt(object, reason) }
+    }
 }
 
 impl Index {
@@ -108,6 +140,8 @@ impl Index {
             cache,
             segments: RwLock::default(),
             broken: Mutex::default(),
+            broken_footer: Mutex::default(),
+            distrusted: Seen::default(),
             unknown: Mutex::default(),
             listed: AtomicBool::new(false),
             listing: tokio::sync::Mutex::default(),
@@ -165,7 +199,7 @@ impl Index {
                         Err(error @ Error::Store { .. }) => return Err(error),
                         Err(error) if error.is_not_found() => index.forget_gone([pack.id]),
                         Err(error) => {
-                            tracing::warn!(pack = %pack.id, %error, "a pack's footer can't be used");
+                            index.put_footer_aside(&error);
                             index.forget_recent([pack.id]);
                         }
                     }
@@ -186,7 +220,7 @@ impl Index {
         cpu::apart(async move {
             let _loading = index.loading.lock().await;
             let mut known = HashSet::new();
-            for segment in index.segments() {
+            for segment in index.segments().iter().filter(|segment| !index.distrusted.contains(segment.id())) {
                 known.extend(segment.packs().unwrap_or_default());
             }
             let listed = index.store.list(layout::PACKS).await?;
@@ -198,9 +232,7 @@ impl Index {
                 match found {
                     Ok(found) => index.add_recent(Arc::new(found)),
                     Err(error @ Error::Store { .. }) => return Err(error),
-                    Err(error) => {
-                        tracing::warn!(%error, "the footer of a pack that no segment describes can't be used")
-                    }
+                    Err(error) => index.put_footer_aside(&error),
                 }
             }
             Ok(())
@@ -335,8 +367,8 @@ impl Index {
                 for hits in looked {
                     match hits {
                         Ok(hits) => found.extend(hits),
-                        Err(Error::Corrupt { object, reason }) => {
-                            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Some((object, reason));
+                        Err(error @ Error::Corrupt { .. }) => {
+                            *self.broken.lock().unwrap_or_else(PoisonError::into_inner) = Unusable::of(&error);
                         }
                         Err(Error::NotFound { .. }) => gone = true,
                         Err(error) => return Err(error),
@@ -358,13 +390,19 @@ impl Index {
     /// Everywhere where `id` is according to the segments, and the last of the errors met on the way.
     pub(crate) async fn locate(self: &Arc<Self>, id: &BlobId) -> Result<(Vec<Location>, Option<Error>)> {
         self.ensure_listed().await?;
-        let looked =
-            futures::future::join_all(self.segments().iter().map(|segment| async { segment.find(id).await })).await;
+        let segments = self.segments();
+        let looked = futures::future::join_all(segments.iter().map(|segment| async { segment.find(id).await })).await;
         let (mut locations, mut failure) = (Vec::new(), None);
-        for found in looked {
+        for (segment, found) in segments.iter().zip(looked) {
             match found {
                 Ok(found) => locations.extend(found),
-                Err(error) => failure = Some(error),
+                Err(error) => {
+                    if let Some(unusable) = Unusable::of(&error) {
+                        self.store.put_aside(Name::Index(*segment.id()), unusable.error());
+                        self.distrusted.insert(*segment.id());
+                    }
+                    failure = Some(error);
+                }
             }
         }
         Ok((locations, failure))
@@ -446,10 +484,21 @@ impl Index {
         segments.values().map(|(_, segment)| Arc::clone(segment)).collect()
     }
 
-    /// Why a blob may be found nowhere: a segment that can't be used. What the others know can still be read.
+    /// Why a blob may be found nowhere: a segment, or a pack's footer, that can't be used. What the others know can still
+    /// be read.
     pub(crate) fn broken(&self) -> Option<Error> {
-        let broken = self.broken.lock().unwrap_or_else(PoisonError::into_inner);
-        broken.as_ref().map(|(segment, reason)| Error::corrupt(segment, reason))
+        let look = |broken: &Mutex<Option<Unusable>>| {
+            broken.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(Unusable::error)
+        };
+        look(&self.broken).or_else(|| look(&self.broken_footer))
+    }
+
+    /// Goes around a pack whose footer can't be used.
+    fn put_footer_aside(&self, error: &Error) {
+        if let Some(unusable) = Unusable::of(error) {
+            self.store.put_aside(&unusable.object, unusable.error());
+            self.broken_footer.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(unusable);
+        }
     }
 
     /// Refuses to go on where a segment needs a newer version, for whoever is about to delete what it may describe.
@@ -528,11 +577,12 @@ impl Index {
                 Ok((id, want, segment)) => self.insert(id, want, segment),
                 Err(Error::Corrupt { object, reason }) => {
                     self.store.put_aside(&object, Error::corrupt(&object, &reason));
-                    broken = Some((object, reason));
+                    broken = Some(Unusable { object, reason, is_unsupported: false });
                 }
                 Err(Error::Unsupported { object, reason }) => {
                     self.store.put_aside(&object, Error::unsupported(&object, &reason));
-                    (broken, unknown) = (Some((object.clone(), reason.clone())), Some((object, reason)));
+                    unknown = Some((object.clone(), reason.clone()));
+                    broken = Some(Unusable { object, reason, is_unsupported: true });
                 }
                 Err(error) => return Err(error),
             }
