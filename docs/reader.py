@@ -8,8 +8,8 @@
     reader.py REPOSITORY SECRET verify
 
 SECRET is key:FILE (32 raw bytes) or passphrase:FILE (without its line end). WHICH is a snapshot's number, 'latest', or
-'@' and a time in nanoseconds since 1970, for the latest at or before it. Extracts files, folders, symlinks and hard links,
-without metadata. Meant to be read, not to be fast.
+'@' and a time in nanoseconds since 1970, for the latest at or before it. Extracts files, folders, symlinks and hard
+links, without metadata. Meant to be read, not to be fast.
 
 Exit status: 0; 1 for what failed as a whole; 3 if something was put aside, left out or found damaged.
 """
@@ -46,8 +46,12 @@ class Missing(Unusable):
     pass
 
 
+class Unsigned(Unusable):
+    """It isn't the administrator's, or a registration's end isn't its writer's, and counts for nothing."""
+
+
 class Foreign(Unusable):
-    """It isn't the administrator's, or not of this repository, and counts for nothing."""
+    """Its name is none of section 2."""
 
 
 class WrongSecret(Exception):
@@ -78,8 +82,9 @@ def derive(context, secret, length=32):
 
 # ---- Limits (section 14)
 
-CONFIG_MAX, SLOT_MAX, ROSTER_MAX, RECORD_MAX, PACK_MAX, FOOTER_MAX = 64 << 10, 39088, 128 << 10, 16 << 20, 256 << 20, 64 << 20
-BLOCK_MAX, BLOB_MAX, WINDOW_MAX, LEVEL_MAX, ENTRY_MAX, KEY_MAX, LINK_MAX = 4 << 20, 1 << 20, 8 << 20, 31, 512 << 10, 4096, 64 << 10
+CONFIG_MAX, SLOT_MAX, ROSTER_MAX, RECORD_MAX = 64 << 10, 39088, 128 << 10, 16 << 20
+PACK_MAX, FOOTER_MAX, BLOCK_MAX, BLOB_MAX, WINDOW_MAX = 256 << 20, 64 << 20, 4 << 20, 1 << 20, 8 << 20
+LEVEL_MAX, ENTRY_MAX, KEY_MAX, LINK_MAX = 31, 512 << 10, 4096, 64 << 10
 NUMBER_MAX, METADATA_MAX, FULL = 999_999_999_999_999, 32 << 20, (1 << 64) - 1
 
 
@@ -187,7 +192,8 @@ class Keyring:
         values = Values(encoded)
         self.identity = values.raw(32)
         sealing = values.list(lambda: (values.u32(), values.raw(32)))
-        must(1 <= len(sealing) <= 1024 and ascending([generation for generation, _ in sealing]), "a keyring's generations")
+        generations = [generation for generation, _ in sealing]
+        must(1 <= len(sealing) <= 1024 and ascending(generations), "a keyring's generations")
         self.sealing = dict(sealing)
         self.seed = values.option(lambda: values.raw(32))
         self.administrator = values.raw(32)
@@ -353,7 +359,7 @@ class Repository:
         check_padding(plain[values.at:], len(data))
         values.require_known()
         if signed and not is_signed(self.keyring.administrator, kind, name, signature, said):
-            raise Foreign(f"{name} isn't the administrator's")
+            raise Unsigned(f"{name} isn't the administrator's")
         return value, blake3(data).digest()
 
     # ---- Opening
@@ -377,7 +383,7 @@ class Repository:
         body = untrailed(self.read(name, ROSTER_MAX))
         must(len(body) >= 64, "a roster is too short")
         if not is_signed(self.administrator, ROSTER, name, body[-64:], body[:-64]):
-            raise Foreign(f"{name} isn't the administrator's")
+            raise Unsigned(f"{name} isn't the administrator's")
         values = Values(opening(body[:-64], ROSTER))
         repository, number, _, generation = values.raw(16), values.u64(), values.i64(), values.u32()
         members = values.list(lambda: (values.raw(32), values.bool(), values.raw(32), values.raw(32), values.raw(48)))
@@ -386,8 +392,7 @@ class Repository:
         values.end()
         values.require_known()
         must(number == int(name[12:27]) and members and ascending([slot for slot, *_ in members]), "a roster")
-        if repository != self.id:
-            raise Foreign(f"{name} is another repository's")
+        must(repository == self.id, "another repository's roster")
         return generation, history, {slot: grant for slot, _, _, *grant in members}
 
     def roster(self):
@@ -397,7 +402,7 @@ class Repository:
         for name in reversed(names):
             try:
                 return self.read_roster(f"keys/{name}")
-            except (Foreign, Damaged, Missing) as error:
+            except (Unsigned, Damaged, Missing) as error:
                 print(f"keys/{name} is passed over: {error}", file=sys.stderr)
         return 0, None, {self.first_slot: None}
 
@@ -478,7 +483,8 @@ class Repository:
             return None
         must(len(plain) >= 32, "a slot holds no private key")
         keyring = Keyring(plain[32:])
-        must(X25519PrivateKey.from_private_bytes(plain[:32]).public_key().public_bytes_raw() == slot.public, "a slot's key")
+        public = X25519PrivateKey.from_private_bytes(plain[:32]).public_key().public_bytes_raw()
+        must(public == slot.public, "a slot's private key isn't that of its public key")
         must((keyring.seed is None) == slot.append_only, "a slot allows something else than it says")
         must(keyring.administrator == self.administrator, "the slot has another administrator's key")
         mac = keyed(derive("config authentication", keyring.identity), self.sealed_config[:-32])
@@ -518,7 +524,7 @@ class Repository:
         found, last = [], b""
         for entry in pages(74, entries, 49, 256, 1, PAGE):
             blob, row, block, offset, stored, plain, at, length, flags = struct.unpack("<20s7IB", entry)
-            must(blob > last and row < len(rows) and flags < 4 and offset >= 62, "an index entry")
+            must(blob > last and row < len(rows) and flags < 4 and offset + stored <= PACK_MAX, "an index entry")
             check_block(flags & 1, flags >> 1, stored, plain, [length])
             must(at + length <= plain, "a blob beyond its block")
             last = blob
@@ -586,8 +592,7 @@ class Repository:
                 except Unusable as error:
                     problem = error if problem is None or isinstance(problem, Missing) else problem
             if self.recent:
-                pack, lengths = self.recent.popitem()
-                self.load_footer(pack, lengths)
+                self.load_footer(*self.recent.popitem())
             elif not self.load_undescribed():
                 break
         if problem is None and self.aside:
@@ -638,7 +643,12 @@ class Repository:
     # ---- Snapshots (sections 7 and 10)
 
     def snapshot(self, tag, number):
-        """A record: a snapshot, or None for a tombstone."""
+        """A snapshot, or None for a tombstone."""
+        record = self.read_snapshot(tag, number)
+        return record if record.root else None
+
+    def read_snapshot(self, tag, number):
+        """A record; of a tombstone most is None."""
         name = f"commits/{tag}/{number // 1000:012}/{number:015}"
 
         def decode(v):
@@ -659,7 +669,7 @@ class Repository:
         ((series, stated, time), predecessor, content), hash = self.record(name, SNAPSHOT, decode)
         must(sound_series(series) and self.keyring.tag(series) == tag and stated == number
              and (predecessor is not None) == (number > 1), f"{name} says something else than its name")
-        return Snapshot(series, number, time, *content, hash, predecessor) if content else None
+        return Snapshot(series, number, time, *(content or [None] * 7), hash, predecessor)
 
     def read_list(self, tag, number):
         name = f"kept/{tag}/{number:015}"
@@ -669,7 +679,8 @@ class Repository:
             return place, v.u64(), v.runs(), v.list(lambda: (v.u64(), v.i64(), v.i64()))
         ((series, stated), through, runs, forgotten), _ = self.record(name, KEPT, decode, signed=True)
         kept, numbers = List(through, runs), [number for number, _, _ in forgotten]
-        must(self.keyring.tag(series) == tag and stated == number and through <= NUMBER_MAX, f"{name} says something else")
+        must(self.keyring.tag(series) == tag and stated == number, f"{name} says something else than its name")
+        must(through <= NUMBER_MAX, "a list of more numbers than there are")
         must(all(1 <= first <= last <= through for first, last in runs)
              and all(a[1] + 1 < b[0] for a, b in zip(runs, runs[1:])), "a list's runs")
         must(ascending([0] + numbers) and not any(counts(kept, n) for n in numbers), "what a list says is forgotten")
@@ -680,7 +691,7 @@ class Repository:
         for number in reversed(list(filter(is_number, self.names(f"kept/{tag}", NUMBER)))):
             try:
                 return self.read_list(tag, int(number))
-            except Foreign as error:
+            except Unsigned as error:
                 print(f"{error}, and is ignored", file=sys.stderr)
             except Missing:
                 continue
@@ -747,14 +758,10 @@ class Repository:
     # ---- Trees (section 9)
 
     def tree(self, snapshot):
-        """All (key, entry) pairs of a snapshot."""
+        """All (key, entry) pairs of a snapshot, in order."""
         for pack, length, footer_len in snapshot.packs:
             self.recent.setdefault(pack, (length, footer_len))
-        total = 0
-        for pair in self.entries(snapshot.root):
-            total += 1
-            yield pair
-        must(total == snapshot.entries, "a snapshot's number of entries")
+        return self.entries(snapshot.root)
 
     def entries(self, node_id, level=None, first=None, upper=None, count=None):
         """All (key, entry) pairs in or below a node, which is checked against what its parent says."""
@@ -839,13 +846,21 @@ class Repository:
         return len(value) if form == "inline" else value[1] if form == "sequence" else sum(l * r for _, l, r in value)
 
     def content(self, payload):
+        for part in self.parts(payload):
+            if isinstance(part, int):
+                yield from (bytes(min(part - at, 1 << 20)) for at in range(0, part, 1 << 20))
+            else:
+                yield part
+
+    def parts(self, payload):
+        """The bytes of a payload in order, and as a number the lengths of holes, which may be very long."""
         form, value = payload
         if form == "inline":
             yield value
             return
         for id, length, repeat in value if form == "pieces" else self.sequence(value[0], value[1], value[2]):
             if id is None:
-                yield from (bytes(min(length - at, 1 << 20)) for at in range(0, length, 1 << 20))
+                yield length
             else:
                 chunk = self.blob(id, False)
                 must(len(chunk) == length, "a chunk's length")
@@ -908,8 +923,9 @@ class Repository:
             self.verify_pack(bytes.fromhex(parts[2]))
         elif re.fullmatch(f"index/{HASH}", name):
             self.read_segment(name)
-        elif re.fullmatch(f"commits/{ID}/[0-9]{{12}}/{NUMBER}", name) and int(parts[2]) == int(parts[3]) // 1000 and is_number(parts[3]):
-            self.snapshot(parts[1], int(parts[3]))
+        elif (re.fullmatch(f"commits/{ID}/[0-9]{{12}}/{NUMBER}", name)
+              and int(parts[2]) == int(parts[3]) // 1000 and is_number(parts[3])):
+            self.verify_snapshot(parts[1], int(parts[3]))
         elif re.fullmatch(f"kept/{ID}/{NUMBER}", name) and is_number(parts[2]):
             self.read_list(parts[1], int(parts[2]))
         elif re.fullmatch(f"gc/{NUMBER}(-ended)?", name) and is_number(parts[1][:15]):
@@ -919,9 +935,27 @@ class Repository:
         elif re.fullmatch(f"writers/{ID}-ended", name):
             ending = self.registration(name[:-6])
             token, _ = self.record(name, REGISTRATION_END, lambda v: v.raw(32))
-            must(blake3(token).digest() == ending, "the registration is another's to end")
+            if blake3(token).digest() != ending:
+                raise Unsigned(f"{name} isn't by the writer that registered")
         elif not re.fullmatch(f"probes/{ID}", name):
             raise Foreign(f"{name} isn't a name of ours")
+
+    def verify_snapshot(self, tag, number):
+        """A record, and, if they can be read, its tree's entries (R28), and the record before (R29, R30)."""
+        record, kept = self.read_snapshot(tag, number), self.kept(tag)
+        if record.root and counts(kept, number):
+            try:
+                entries = sum(1 for _ in self.tree(record))
+            except Unusable:
+                entries = record.entries
+            must(entries == record.entries, "a record states another number of entries than its tree has")
+        try:
+            before = self.read_snapshot(tag, number - 1) if number > 1 and counts(kept, number - 1) else None
+        except Unusable:
+            return
+        if before and counts(kept, number):
+            must(record.predecessor == before.hash, "a record names another predecessor than there is")
+            must(record.time > before.time, "a record is no later than its predecessor")
 
     def registration(self, name):
         decode = lambda v: (v.string(), v.u64(), v.i64(), v.string(), v.u64(), v.raw(32))
@@ -1039,15 +1073,17 @@ class Extraction:
             try:
                 descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
                 with open(descriptor, "wb") as file:
-                    for piece in self.repository.content(entry.content):
-                        file.write(piece)
-            except Unusable:
-                os.unlink(name, dir_fd=folder)  # R53
+                    for part in self.repository.parts(entry.content):
+                        file.seek(part, os.SEEK_CUR) if isinstance(part, int) else file.write(part)
+                    file.truncate()
+            except (Unusable, OSError) as error:
+                if not isinstance(error, FileExistsError):
+                    os.unlink(name, dir_fd=folder)  # R53
                 raise
             if links is not None:
                 self.linked.setdefault(links, (key, entry.content))
         else:
-            self.fail(key, f"this reader makes no {entry.kind}")
+            print(f"left out {os.fsdecode(key.replace(bytes(1), b'/'))}: a {entry.kind}", file=sys.stderr)
 
 
 def extract(repository, snapshot, destination):
@@ -1073,7 +1109,7 @@ def verify(repository):
     for name in repository.objects():
         try:
             repository.verify(name)
-        except Foreign as error:
+        except (Foreign, Unsigned) as error:
             print(error)
         except Unusable as error:
             print(f"{name}: {type(error).__name__.lower()}: {error}")
