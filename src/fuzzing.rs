@@ -276,17 +276,19 @@ pub fn index_segment(data: &[u8]) {
     let (mut sealer, mut object) = sealer(Kind::Index);
     let mut counts = (entries as u64).to_le_bytes().to_vec();
     counts.extend_from_slice(&(rows as u32).to_le_bytes());
-    let mut bytes: Vec<u8> = rest.iter().copied().cycle().take(if rest.is_empty() { 0 } else { entries * 49 }).collect();
+    let mut bytes: Vec<u8> =
+        rest.iter().copied().cycle().take(if rest.is_empty() { 0 } else { entries * 49 }).collect();
     bytes.resize(entries * 49, 0);
     // Ids in order, as no cycle of bytes has them; and fields that pass, but for those that the input says.
     for (number, entry) in bytes.as_chunks_mut::<49>().0.iter_mut().enumerate() {
         if form & 1 == 0 {
-            let id = ((number as u64) << 32) * (u64::from(u32::MAX) / 1200) ;
+            let id = ((number as u64) << 32) * (u64::from(u32::MAX) / 1200);
             entry[..8].copy_from_slice(&id.to_be_bytes());
         }
         if form & 2 == 0 && number != usize::from(form >> 2) * 19 {
             let row = number as u32 % (rows as u32).max(1);
-            let fields = [row, number as u32 % 5, 62 + number as u32, 116, 100, number as u32 % 50, 1 + number as u32 % 50];
+            let fields =
+                [row, number as u32 % 5, 62 + number as u32, 116, 100, number as u32 % 50, 1 + number as u32 % 50];
             for (field, at) in fields.into_iter().zip((20..48).step_by(4)) {
                 entry[at..at + 4].copy_from_slice(&field.to_le_bytes());
             }
@@ -295,11 +297,17 @@ pub fn index_segment(data: &[u8]) {
     }
     let mut table: Vec<u8> = rest.to_vec();
     table.resize(rows * 68, 0);
-    let rows_of: Vec<_> = table.chunks_mut(68).enumerate().flat_map(|(number, row)| {
-        if form & 2 == 0 { row[32..36].fill(0) }
-        row[0] ^= number as u8;
-        row.to_vec()
-    }).collect();
+    let rows_of: Vec<_> = table
+        .chunks_mut(68)
+        .enumerate()
+        .flat_map(|(number, row)| {
+            if form & 2 == 0 {
+                row[32..36].fill(0)
+            }
+            row[0] ^= number as u8;
+            row.to_vec()
+        })
+        .collect();
     let pages = bytes.chunks(256 * 49).map(|page| (Part::Page, page.to_vec()));
     let tables = rows_of.chunks(128 * 68).map(|page| (Part::PackTable, page.to_vec()));
     for (part, mut message) in std::iter::once((Part::Footer, counts)).chain(pages).chain(tables) {

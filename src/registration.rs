@@ -37,7 +37,8 @@ use futures::FutureExt;
 #[cfg(fuzzing)]
 pub(crate) use registered::open_end;
 pub(crate) use registered::{
-    EndRecord, EndToken, Registered, RegistrationRecord, clear_ended, open_registration, read_end, registered, still_running,
+    EndRecord, EndToken, Registered, RegistrationRecord, clear_ended, open_registration, read_end, registered,
+    still_running,
 };
 
 use crate::blobs::{Condemned, Parts};

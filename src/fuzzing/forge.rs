@@ -90,7 +90,8 @@ impl Forger {
     /// With the keys of a repository, but its administrator's.
     pub fn new(repository: &Repository) -> Self {
         let surroundings = repository.surroundings().clone();
-        let stranger = Keyring::generate(&Surroundings { entropy: std::sync::Arc::new(Fixed(99)), ..surroundings.clone() });
+        let stranger =
+            Keyring::generate(&Surroundings { entropy: std::sync::Arc::new(Fixed(99)), ..surroundings.clone() });
         Self { keyring: repository.keyring().append_only(), stranger, surroundings, repository: repository.id() }
     }
 
@@ -148,7 +149,8 @@ impl Forger {
     /// Returns nothing where `like` isn't a snapshot's record.
     pub fn commit(&self, like: &Snapshot, record: &[u8], before: Option<&[u8]>, commit: Commit<'_>) -> Option<Object> {
         let tag = self.keyring.series_tag(&like.series);
-        let Placed { record, .. } = open_record(record, &CommitName { tag, number: like.number }, &self.keyring).ok()?;
+        let Placed { record, .. } =
+            open_record(record, &CommitName { tag, number: like.number }, &self.keyring).ok()?;
         let Commit { series, number, time, clock, origin, root, entries, tombstone, hints, extension } = commit;
         let number = number.clamp(1, NUMBER_MAX);
         let Body::Snapshot(mut content) = record.body else { return None };
@@ -176,7 +178,15 @@ impl Forger {
     }
 
     /// A registration, and what ends it, or doesn't.
-    pub fn registration(&self, id: [u8; 16], series: &str, number: u64, time: i64, seen: u64, ends: bool) -> Vec<Object> {
+    pub fn registration(
+        &self,
+        id: [u8; 16],
+        series: &str,
+        number: u64,
+        time: i64,
+        seen: u64,
+        ends: bool,
+    ) -> Vec<Object> {
         let (id, token) = (WriterId::new(id), EndToken::new([id[0]; 32]));
         let record = RegistrationRecord {
             series: series.to_owned(),
@@ -187,7 +197,8 @@ impl Forger {
             ending: token.hash(),
             extensions: Extensions::default(),
         };
-        let end = EndRecord { token: if ends { token } else { EndToken::new([0; 32]) }, extensions: Extensions::default() };
+        let end =
+            EndRecord { token: if ends { token } else { EndToken::new([0; 32]) }, extensions: Extensions::default() };
         let (name, ended) = (Name::Writer(id).to_string(), Name::WriterEnd(id).to_string());
         let (keyring, surroundings) = (&self.keyring, &self.surroundings);
         let record = seal_record(&record, Kind::Registration, &name, keyring, surroundings);

@@ -36,9 +36,9 @@ pub use key::Key;
 pub(crate) use build::{Root, TreeBuilder, check};
 pub(crate) use diff::diff;
 pub(crate) use edit::{Edit, Tally, edit};
+pub(crate) use node::{Node, ReadNode, WriteNode, children, decode_node, has_children};
 #[cfg(fuzzing)]
 pub(crate) use node::{NodeRef, SequenceRef};
-pub(crate) use node::{Node, ReadNode, WriteNode, children, decode_node, has_children};
 pub(crate) use read::{Visitor, get, list, range, visit_nodes};
 pub(crate) use sequence::{SequenceBuilder, SequenceVisitor, pieces, visit_sequence};
 pub(crate) use span::Span;
