@@ -10,37 +10,101 @@ use crate::original::{BEGIN, ORIGINAL, Objects, SERIES};
 #[derive(Arbitrary, Debug)]
 pub enum Edit {
     /// Puts any bytes under a name that the layout knows, or one that is nearly such.
-    Create { name: Wanted, near: Option<(u8, u8)>, bytes: Vec<u8> },
+    Create {
+        name: Wanted,
+        near: Option<(u8, u8)>,
+        bytes: Vec<u8>,
+    },
     /// Puts what is under one name under another that the layout knows as well.
-    Replay { object: u8, name: Wanted },
+    Replay {
+        object: u8,
+        name: Wanted,
+    },
     /// Seals any bytes as a value of the kind that the name says.
-    Plain { name: Wanted, plain: Vec<u8> },
+    Plain {
+        name: Wanted,
+        plain: Vec<u8>,
+    },
     /// Makes a snapshot's record up.
-    Commit { like: u8, series: u8, number: Number, time: Time, clock: Time, origin: Option<u8>, root: Option<u8>, entries: u8, form: u8 },
+    Commit {
+        like: u8,
+        series: u8,
+        number: Number,
+        time: Time,
+        clock: Time,
+        origin: Option<u8>,
+        root: Option<u8>,
+        entries: u8,
+        form: u8,
+    },
     /// Registers, and ends it rightly or wrongly, or not at all.
-    Register { id: u8, series: u8, number: Number, time: Time, seen: u8, end: u8 },
+    Register {
+        id: u8,
+        series: u8,
+        number: Number,
+        time: Time,
+        seen: u8,
+        end: u8,
+    },
     /// Says that numbers don't count.
-    Kept { series: u8, number: Number, through: Number, forgotten: Vec<u8> },
+    Kept {
+        series: u8,
+        number: Number,
+        through: Number,
+        forgotten: Vec<u8>,
+    },
     /// Condemns objects, or says that a collection has ended.
-    Collection { number: Number, ends: bool, objects: Vec<u8> },
+    Collection {
+        number: Number,
+        ends: bool,
+        objects: Vec<u8>,
+    },
     /// Stores blobs under true or false ids.
-    Pack { writer: u8, blobs: Vec<Lie>, skew: u8 },
+    Pack {
+        writer: u8,
+        blobs: Vec<Lie>,
+        skew: u8,
+    },
     /// Describes packs rightly or wrongly.
-    Segment { packs: Vec<u8>, swap: u8, pack_swap: u8 },
+    Segment {
+        packs: Vec<u8>,
+        swap: u8,
+        pack_swap: u8,
+    },
     /// Damages or deletes what is there.
-    Change { object: u8, change: Change },
-    Delete { object: u8 },
-    Swap { one: u8, other: u8 },
+    Change {
+        object: u8,
+        change: Change,
+    },
+    Delete {
+        object: u8,
+    },
+    Swap {
+        one: u8,
+        other: u8,
+    },
     /// Moves an object that is named by its hash to the name that its bytes have now.
-    Rename { object: u8 },
+    Rename {
+        object: u8,
+    },
 }
 
 #[derive(Arbitrary, Debug)]
 pub enum Change {
-    Flip { at: Place, mask: u8 },
-    Overwrite { at: Place, with: [u8; 8] },
-    Truncate { at: Place },
-    Extend { with: Vec<u8> },
+    Flip {
+        at: Place,
+        mask: u8,
+    },
+    Overwrite {
+        at: Place,
+        with: [u8; 8],
+    },
+    Truncate {
+        at: Place,
+    },
+    Extend {
+        with: Vec<u8>,
+    },
     /// Makes the plain hash that ends an object right again.
     Rehash,
 }
@@ -145,7 +209,10 @@ impl Edit {
                 let mut name = forger.name(name.chosen());
                 if let Some((at, with)) = near {
                     let at = usize::from(*at) % name.len();
-                    name.replace_range(at..=at, ["", "0", "A", "-", "-ended", "/x", ".tmp", "%"][usize::from(*with % 8)]);
+                    name.replace_range(
+                        at..=at,
+                        ["", "0", "A", "-", "-ended", "/x", ".tmp", "%"][usize::from(*with % 8)],
+                    );
                 }
                 put(objects, (name, bytes.clone()));
             }
@@ -215,7 +282,9 @@ impl Edit {
     }
 
     fn commit(&self, objects: &Objects, forger: &Forger) -> Option<(String, Vec<u8>)> {
-        let Edit::Commit { like, series: of, number, time, clock, origin, root, entries, form } = self else { return None };
+        let Edit::Commit { like, series: of, number, time, clock, origin, root, entries, form } = self else {
+            return None;
+        };
         let (like, _) = &ORIGINAL.snapshots[usize::from(*like) % ORIGINAL.snapshots.len()];
         let name = |series: &str, number| forger.name(Chosen { kind: 0, series, number, id: [0; 32] });
         let record = ORIGINAL.objects.get(&name(&like.series, like.number))?;

@@ -31,9 +31,8 @@ pub struct Original {
 }
 
 /// Its clock is paused: nobody waits for repeated attempts.
-pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap()
-});
+pub static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap());
 
 pub static ORIGINAL: LazyLock<Original> = LazyLock::new(|| RUNTIME.block_on(original()));
 

@@ -68,7 +68,8 @@ pub async fn run(steps: &[Step]) {
         ((snapshot.series.clone(), snapshot.number), Promised { hash: snapshot.hash, files: files.clone() })
     };
     let promised = ORIGINAL.snapshots.iter().map(promise).collect();
-    let mut play = Play { store, repeatable: Repeatable::new(2, BEGIN), promised, excused: false, tainted: false, damaged: false };
+    let mut play =
+        Play { store, repeatable: Repeatable::new(2, BEGIN), promised, excused: false, tainted: false, damaged: false };
     let mut opened = None;
     for (number, step) in steps.iter().enumerate() {
         match step {
@@ -207,7 +208,9 @@ impl Play {
                 let promised = Promised { hash: snapshot.hash, files };
                 self.promised.insert((snapshot.series, snapshot.number), promised);
             }
-            Err(error) => assert!(self.tainted, "nobody lied, and {snapshot} was acknowledged and can't be read: {error}"),
+            Err(error) => {
+                assert!(self.tainted, "nobody lied, and {snapshot} was acknowledged and can't be read: {error}")
+            }
         }
     }
 
