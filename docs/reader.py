@@ -676,14 +676,16 @@ class Repository:
 
         def decode(v):
             place, _time = (v.string(), v.u64()), v.i64()
-            return place, v.u64(), v.runs(), v.list(lambda: (v.u64(), v.i64(), v.i64()))
+            return place, v.u64(), v.runs(), v.list(lambda: (v.i64(), v.i64(), v.list(lambda: (v.u64(), v.raw(16)))))
         ((series, stated), through, runs, forgotten), _ = self.record(name, KEPT, decode, signed=True)
-        kept, numbers = List(through, runs), [number for number, _, _ in forgotten]
+        kept, together = List(through, runs), [[number for number, _ in snapshots] for _, _, snapshots in forgotten]
+        numbers = [number for numbers in together for number in numbers]
         must(self.keyring.tag(series) == tag and stated == number, f"{name} says something else than its name")
         must(through <= NUMBER_MAX, "a list of more numbers than there are")
         must(all(1 <= first <= last <= through for first, last in runs)
              and all(a[1] + 1 < b[0] for a, b in zip(runs, runs[1:])), "a list's runs")
-        must(ascending([0] + numbers) and not any(counts(kept, n) for n in numbers), "what a list says is forgotten")
+        must(all(numbers and ascending([0] + numbers) for numbers in together) and len(set(numbers)) == len(numbers)
+             and not any(counts(kept, n) for n in numbers), "what a list says is forgotten")
         return kept
 
     def kept(self, tag):
@@ -972,6 +974,8 @@ class Repository:
                 ids = [v.list(lambda: v.raw(32)), v.list(lambda: v.raw(32))]
                 lists = v.list(numbers)
                 sorted_pairs = [tag for tag, _ in v.list(lambda: (v.raw(16), v.u64()))]
+                registered = v.option(lambda: v.list(lambda: (v.raw(16), v.u64())))
+                ids.append([writer for writer, _ in registered or []])
             lists = lists + v.list(numbers)
             ids.append(v.list(lambda: v.raw(16)))
             return stated, bool(ended), ids, sorted_pairs, lists

@@ -79,6 +79,9 @@ pub(crate) struct Plan {
     pub(crate) records: Vec<Numbers>,
     /// The number of each series up to which every snapshot that counts was marked first: those after it are marked again.
     pub(crate) marked: Vec<(SeriesTag, u64)>,
+    /// The registrations that were listed after that, ascending, and the number from which on each contends at the
+    /// earliest; nothing if there were too many. Those that aren't among them contend for numbers after the marked ones.
+    pub(crate) registered: Option<Vec<(WriterId, u64)>>,
     /// What the end of the collection before handed on.
     pub(crate) inherited: Ended,
 }
@@ -196,10 +199,16 @@ impl Collections {
     }
 
     /// Begins the collection after `before`, unless someone else does; its number.
-    pub(crate) async fn begin(&self, before: &Standing, plan: Plan) -> Result<Option<u64>> {
+    pub(crate) async fn begin(&self, before: &Standing, mut plan: Plan) -> Result<Option<u64>> {
         let number = before.next;
         if number > layout::NUMBER_MAX {
             return Err(Error::invalid("a collection", "the numbers have run out"));
+        }
+        if plan.authority != Authority::Unneeded
+            && let Some(earlier) = self.begun(before.number).await?
+        {
+            // It looks at no series; what is known of the writers stays true.
+            (plan.marked, plan.registered) = (earlier.marked, earlier.registered);
         }
         if self.create(Name::Collection(number), number, CollectionBody::Begun(plan)).await? == Created::Theirs {
             return Ok(None);
@@ -212,12 +221,17 @@ impl Collections {
     /// The last collection and what it has condemned, whether it has ended or not.
     pub(crate) async fn last_begun(&self) -> Result<Option<(u64, Plan)>> {
         let number = self.standing().await?.number;
+        Ok(self.begun(number).await?.map(|plan| (number, plan)))
+    }
+
+    /// What a collection has condemned that is the last one, whether it has ended or not; nothing for number 0.
+    pub(crate) async fn begun(&self, number: u64) -> Result<Option<Plan>> {
         if number == 0 {
             return Ok(None);
         }
         let Parts { store, keyring, .. } = &self.parts;
         Ok(match read(store, keyring, Name::Collection(number), number).await? {
-            Some(CollectionBody::Begun(plan)) => Some((number, plan)),
+            Some(CollectionBody::Begun(plan)) => Some(plan),
             _ => None,
         })
     }
@@ -440,12 +454,26 @@ pub(crate) fn open(bytes: &[u8], keyring: &Keyring, name: Name, number: u64) -> 
 }
 
 impl Plan {
+    /// The number of a series from which on a registration contends at the earliest, as far as this collection knows.
+    ///
+    /// One that was listed after its first mark's records contends for a number that none of these has, since its writer
+    /// looked for the number after it had registered. What a registration itself says anybody could write who has a key.
+    pub(crate) fn earliest(&self, writer: &WriterId, tag: &SeriesTag) -> u64 {
+        let Some(registered) = &self.registered else { return 1 };
+        if let Ok(at) = registered.binary_search_by_key(writer, |(id, _)| *id) {
+            return registered[at].1;
+        }
+        let marked = self.marked.binary_search_by_key(tag, |(tag, _)| *tag);
+        marked.map_or(1, |at| self.marked[at].1.saturating_add(1))
+    }
+
     fn is_sound(&self) -> bool {
         self.packs.is_sorted_by(|a, b| a < b)
             && self.segments.is_sorted_by(|a, b| a < b)
             && are_sound(&self.records)
             && self.inherited.is_sound()
             && self.marked.is_sorted_by(|(a, _), (b, _)| a < b)
+            && self.registered.iter().all(|registered| registered.is_sorted_by(|(a, _), (b, _)| a < b))
     }
 }
 

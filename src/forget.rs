@@ -16,10 +16,11 @@ use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
+use crate::id::RecordHash;
 use crate::kept;
 use crate::repository::Repository;
 use crate::retention::{Dated, Reason, RetentionPolicy};
-use crate::snapshot::{Snapshot, validate_series};
+use crate::snapshot::{Placed, Snapshot, validate_series};
 
 /// How often a list is contended for before it is given up.
 const CONTESTS: u32 = 16;
@@ -216,9 +217,9 @@ impl Repository {
             let gone: Vec<_> = decisions.iter().filter(|decision| !decision.keep).collect();
             let Some(first) = gone.first() else { continue };
             let kept: Vec<u64> = decisions.iter().filter(|one| one.keep).map(|one| one.snapshot.number).collect();
-            let gone: Vec<u64> = gone.iter().map(|decision| decision.snapshot.number).collect();
+            let gone: Vec<_> = gone.iter().map(|one| (one.snapshot.number, one.snapshot.hash)).collect();
             self.publish_kept(&first.snapshot.series, &kept, &gone, (time, until)).await?;
-            report.forgotten.extend(gone.into_iter().map(|number| (first.snapshot.series.clone(), number)));
+            report.forgotten.extend(gone.into_iter().map(|(number, _)| (first.snapshot.series.clone(), number)));
             report.until = Some(until);
         }
         Ok(report)
@@ -228,7 +229,7 @@ impl Repository {
         &self,
         series: &str,
         kept: &[u64],
-        gone: &[u64],
+        gone: &[(u64, RecordHash)],
         times: (Timestamp, Timestamp),
     ) -> Result<()> {
         let tag = self.keyring().series_tag(series);
@@ -239,7 +240,7 @@ impl Repository {
                 let reason = "it was forgotten since this was planned; plan anew";
                 return Err(Error::conflict(format!("{series}#{number}"), reason));
             }
-            let through = gone.iter().copied().max().unwrap_or(0);
+            let through = gone.iter().map(|(number, _)| *number).max().unwrap_or(0);
             let next = newest.kept.forget(gone, through, times, |number| lines.is_there(tag, number));
             if next == newest.kept
                 || kept::publish(self.store(), self.keyring(), self.surroundings(), series, &newest, next).await?
@@ -268,7 +269,8 @@ impl Repository {
                 continue;
             };
             let placed = self.timelines().read_if_usable(name).await?;
-            if let Some(snapshot) = placed.and_then(crate::snapshot::Placed::into_snapshot) {
+            let snapshot = placed.and_then(Placed::into_snapshot);
+            if let Some(snapshot) = snapshot.filter(|snapshot| forgotten.is_of(&snapshot.hash)) {
                 found.push(ForgottenSnapshot { snapshot, forgotten: forgotten.time, until: forgotten.until });
             }
         }

@@ -16,7 +16,7 @@
 //! Who is about to delete something or to publish a list stops instead, since a
 //! lost list makes snapshots count again whose data may be gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 
@@ -24,7 +24,7 @@ use crate::clock::{Surroundings, Timestamp};
 use crate::codec::{Decode, Encode, Extended, Extensions};
 use crate::crypto::{Keyring, Kind};
 use crate::error::{Error, Result};
-use crate::id::SeriesTag;
+use crate::id::{RecordHash, SeriesTag};
 use crate::layout::{self, Name};
 use crate::object;
 use crate::store::{Created, Store};
@@ -39,18 +39,46 @@ pub(crate) struct Kept {
     pub(crate) through: u64,
     /// Those up to it that count, as runs from a first to a last one, ascending.
     runs: Vec<(u64, u64)>,
-    /// Those that don't and whose data may still be there, by number.
-    forgotten: Vec<Forgotten>,
+    /// Those that don't and whose data may still be there, by when they were forgotten.
+    forgotten: Vec<Forgetting>,
+}
+
+/// Snapshots that were forgotten at once.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct Forgetting {
+    time: Timestamp,
+    until: Timestamp,
+    /// Ascending, each with what tells its record from one that somebody puts in its place once it is gone.
+    snapshots: Vec<(u64, Digest)>,
+}
+
+/// The first half of a record's hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+struct Digest([u8; 16]);
+
+impl Digest {
+    fn of(hash: &RecordHash) -> Self {
+        let mut half = [0; 16];
+        half.copy_from_slice(&hash.as_bytes()[..16]);
+        Self(half)
+    }
 }
 
 /// A snapshot that was forgotten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Forgotten {
-    pub(crate) number: u64,
     /// When it was.
     pub(crate) time: Timestamp,
     /// Until then its data is kept, so that it can be undeleted.
     pub(crate) until: Timestamp,
+    record: Digest,
+}
+
+impl Forgotten {
+    /// Whether a record is the one that was forgotten.
+    pub(crate) fn is_of(&self, hash: &RecordHash) -> bool {
+        self.record == Digest::of(hash)
+    }
 }
 
 /// A list as stored.
@@ -152,9 +180,11 @@ impl Kept {
     }
 
     /// What is known of a number that was forgotten, while its data may still be there.
-    pub(crate) fn forgotten(&self, number: u64) -> Option<&Forgotten> {
-        let at = self.forgotten.binary_search_by_key(&number, |forgotten| forgotten.number).ok()?;
-        Some(&self.forgotten[at])
+    pub(crate) fn forgotten(&self, number: u64) -> Option<Forgotten> {
+        self.forgotten.iter().find_map(|Forgetting { time, until, snapshots }| {
+            let at = snapshots.binary_search_by_key(&number, |(number, _)| *number).ok()?;
+            Some(Forgotten { time: *time, until: *until, record: snapshots[at].1 })
+        })
     }
 
     /// Whether the data of a number must be kept: it counts, or may yet be undeleted.
@@ -162,41 +192,60 @@ impl Kept {
         self.counts(number) || self.forgotten(number).is_some_and(|forgotten| now < forgotten.until)
     }
 
-    /// The list after this one: `numbers` don't count any more, of which up to `through` something is said.
+    /// The list after this one: these snapshots, each with its record's hash, don't count any more, of which up to
+    /// `through` something is said.
     ///
     /// What was forgotten before is mentioned as long as its data is kept, and `is_there` says that its record is.
     pub(crate) fn forget(
         &self,
-        numbers: &[u64],
+        snapshots: &[(u64, RecordHash)],
         through: u64,
         (time, until): (Timestamp, Timestamp),
         is_there: impl Fn(u64) -> bool,
     ) -> Self {
+        let hashes: BTreeMap<u64, RecordHash> = snapshots.iter().copied().collect();
+        let (mut next, gone) = self.leave_out(hashes.keys().copied(), through);
+        next.forgotten.retain_mut(|forgetting| {
+            forgetting.snapshots.retain(|(number, _)| is_there(*number));
+            time < forgetting.until && !forgetting.snapshots.is_empty()
+        });
+        let snapshots: Vec<_> = gone.iter().map(|number| (*number, Digest::of(&hashes[number]))).collect();
+        if !snapshots.is_empty() {
+            next.forgotten.push(Forgetting { time, until, snapshots });
+        }
+        next
+    }
+
+    /// The list after this one: these numbers don't count any more, and nobody knows what their records were, so that
+    /// they can't be undeleted. Of those up to `through` something is said.
+    pub(crate) fn give_up(&self, numbers: &BTreeSet<u64>, through: u64) -> Self {
+        self.leave_out(numbers.iter().copied(), through).0
+    }
+
+    /// The list without some numbers, and which of these it had.
+    fn leave_out(&self, numbers: impl Iterator<Item = u64>, through: u64) -> (Self, Vec<u64>) {
         let through = self.through.max(through);
-        let mut forgotten: BTreeMap<u64, Forgotten> = self
-            .forgotten
-            .iter()
-            .filter(|forgotten| time < forgotten.until && is_there(forgotten.number))
-            .map(|forgotten| (forgotten.number, *forgotten))
-            .collect();
         let mut runs = self.runs.clone();
         if through > self.through {
             runs.push((self.through + 1, through));
         }
-        let mut gone = numbers.to_vec();
-        gone.sort_unstable();
-        gone.dedup();
-        gone.retain(|number| *number <= through && self.counts(*number));
-        forgotten.extend(gone.iter().map(|number| (*number, Forgotten { number: *number, time, until })));
-        Self { through, runs: without(runs, &gone), forgotten: forgotten.into_values().collect() }
+        let gone: Vec<u64> = numbers.filter(|number| *number <= through && self.counts(*number)).collect();
+        (Self { through, runs: without(runs, &gone), forgotten: self.forgotten.clone() }, gone)
     }
 
     fn is_sound(&self) -> bool {
         let runs = self.runs.iter().all(|(first, last)| (1..=*last).contains(first) && *last <= self.through);
         let apart = self.runs.is_sorted_by(|(_, last), (first, _)| last.saturating_add(1) < *first);
-        let sorted = self.forgotten.is_sorted_by(|a, b| a.number < b.number);
-        let gone = self.forgotten.iter().all(|forgotten| forgotten.number > 0 && !self.counts(forgotten.number));
-        self.through <= layout::NUMBER_MAX && runs && apart && sorted && gone
+        self.through <= layout::NUMBER_MAX && runs && apart && self.forgets_soundly()
+    }
+
+    /// Whether what was forgotten is in order, doesn't count, and was forgotten once.
+    fn forgets_soundly(&self) -> bool {
+        let mut seen = BTreeSet::new();
+        self.forgotten.iter().all(|Forgetting { snapshots, .. }| {
+            let sorted = snapshots.is_sorted_by(|(a, _), (b, _)| a < b) && !snapshots.is_empty();
+            sorted && snapshots.iter().all(|(number, _)| *number > 0 && !self.counts(*number) && seen.insert(*number))
+        })
     }
 }
 

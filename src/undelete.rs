@@ -37,7 +37,8 @@ impl Repository {
     async fn content_to_undelete(&self, registration: &Registration, series: &str, number: u64) -> Result<Content> {
         let tag = self.keyring().series_tag(series);
         let what = || format!("snapshot {series}#{number}");
-        if self.timelines().kept(&tag).await?.kept.counts(number) {
+        let kept = self.timelines().kept(&tag).await?.kept;
+        if kept.counts(number) {
             return match self.timelines().recorded(&tag, number).await? {
                 Some(_) => Err(Error::invalid(what(), "it wasn't forgotten")),
                 None => Err(Error::not_found(what())),
@@ -46,6 +47,10 @@ impl Repository {
         let Some(snapshot) = self.timelines().recorded(&tag, number).await? else {
             return Err(Error::not_found(format!("{} (it was collected)", what())));
         };
+        // The record may be another's, put there after the one that was forgotten had been collected.
+        if !kept.forgotten(number).is_some_and(|forgotten| forgotten.is_of(&snapshot.hash)) {
+            return Err(Error::not_found(format!("{} (the time for which it could be undeleted is over)", what())));
+        }
         self.reader_of(&snapshot);
         let secured = secure_tree(self, registration, &snapshot.root, WriteOptions::default()).await;
         let stored = secured.map_err(|error| match error {

@@ -16,6 +16,7 @@ fn plan() -> Plan {
         segments: vec![ObjectId::new([3; 32]), ObjectId::new([4; 32])],
         records: Numbers::gather([3, 4, 5, 9].map(|number| (SeriesTag::new([5; 16]), number))),
         marked: vec![(SeriesTag::new([5; 16]), 12)],
+        registered: Some(vec![(WriterId::new([6; 16]), 11)]),
         inherited: ended(),
     }
 }

@@ -211,7 +211,8 @@ impl Forger {
         let number = number.clamp(1, NUMBER_MAX);
         let name = Name::Kept(self.keyring.series_tag(series), number).to_string();
         let times = (Timestamp::EPOCH, Timestamp::EPOCH);
-        let kept = Kept::default().forget(forgotten, through.min(NUMBER_MAX), times, |_| true);
+        let forgotten: Vec<_> = forgotten.iter().map(|number| (*number, RecordHash::new([1; 32]))).collect();
+        let kept = Kept::default().forget(&forgotten, through.min(NUMBER_MAX), times, |_| true);
         let (time, extensions) = (Timestamp::EPOCH, Extensions::default());
         let record = KeptRecord { series: series.to_owned(), number, time, kept, extensions };
         (name.clone(), self.signed(&record, Kind::Kept, &name))

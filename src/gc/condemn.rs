@@ -33,7 +33,7 @@ impl Repository {
         survey: Survey,
         report: &mut GcReport,
     ) -> Result<(u64, Plan, Arc<Marks>)> {
-        let Survey { fates, segments, records, marked, marks, undescribed, listed, .. } = survey;
+        let Survey { fates, segments, records, marked, registered, marks, undescribed, listed, .. } = survey;
         // What a writer has stored since may be named by no record in the end, so that nobody would find it there.
         let mut listed = Arc::new(listed);
         let mut going: HashSet<ObjectId> = fates.iter().map(|fate| fate.pack).collect();
@@ -70,7 +70,8 @@ impl Repository {
             State::Open(_) => return Err(Error::worker("a collection was planned while another was open")),
         };
         let segments = merged.into_iter().collect();
-        let plan = Plan { authority: Authority::Unneeded, packs, segments, records, marked, inherited };
+        let authority = Authority::Unneeded;
+        let plan = Plan { authority, packs, segments, records, marked, registered, inherited };
         match Collections::new(self.parts().clone()).begin(&before, plan.clone()).await? {
             Some(number) => Ok((number, plan, marks)),
             None => Err(Error::conflict("the collection", "another one was begun since it was planned; plan anew")),

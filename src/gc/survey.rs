@@ -57,6 +57,8 @@ pub(super) struct Survey {
     pub(super) records: Vec<Numbers>,
     /// The number of each series up to which every snapshot that counts was looked at.
     pub(super) marked: Vec<(SeriesTag, u64)>,
+    /// From which number on each writer that runs contends at the earliest.
+    pub(super) registered: Option<Vec<(WriterId, u64)>>,
     pub(super) marks: Arc<Marks>,
     /// The packs that were there: each is described by a segment, or will be if it stays.
     pub(super) listed: HashSet<ObjectId>,
@@ -126,6 +128,7 @@ impl Repository {
         let (lines, now) = (self.timelines().lines(None).await?, self.surroundings().clock.now());
         lines.require_lists()?;
         let writers = self.spared_writers(options).await?;
+        let registered = self.earliest_numbers(before).await?;
         self.index().refresh(Want::All).await?;
         self.index().require_known()?;
         let listed: Vec<_> = lengths(self.store().list(layout::PACKS).await?, layout::parse_pack).collect();
@@ -153,6 +156,7 @@ impl Repository {
             segments: Vec::new(),
             records: condemned(&lines, &pinned, now),
             marked: marked(&lines).into_iter().collect(),
+            registered,
             marks: Arc::clone(&marks),
             listed: listed.iter().map(|(id, _)| *id).collect(),
         };

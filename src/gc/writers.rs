@@ -5,15 +5,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
+use crate::collection::{Collections, Plan, Standing};
 use crate::error::Result;
 use crate::gc::{GcOptions, GcReport, WaitingFor};
 use crate::id::{SeriesTag, WriterId};
 use crate::layout::Name;
-use crate::registration::{AHEAD_MAX, Registered, fence, registered, still_running};
+use crate::registration::{AHEAD_MAX, Registered, RegistrationRecord, fence, registered, still_running};
 use crate::repository::Repository;
 
 /// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Registrations of which a collection's record says from which number on they contend.
+const REGISTERED_MAX: usize = 1 << 16;
 
 /// A writer that was fenced.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +32,7 @@ impl Repository {
     /// Waits until each writer that doesn't know collection `number` has ended, or fences it; nothing if some run on.
     pub(super) async fn settle_writers(
         &self,
-        number: u64,
+        (number, plan): (u64, &Plan),
         options: &GcOptions,
         report: &mut GcReport,
     ) -> Result<Option<Vec<Fence>>> {
@@ -57,11 +61,28 @@ impl Repository {
             let tombstone = fence(self.parts(), &record).await?;
             tracing::warn!(series = record.series, host = record.host, tombstone, "a writer was fenced");
             let tag = self.keyring().series_tag(&record.series);
-            let first = record.number.clamp(1, tombstone);
+            let first = record.number.max(plan.earliest(&id, &tag)).clamp(1, tombstone);
             fences.push(Fence { writer: id, tag, run: (first, tombstone) });
             report.fenced.push((record.series, tombstone));
         }
         Ok(Some(fences))
+    }
+
+    /// From which number on each writer that runs contends at the earliest; nothing if there are too many of them.
+    ///
+    /// The records of all series must have been listed before.
+    pub(super) async fn earliest_numbers(&self, before: &Standing) -> Result<Option<Vec<(WriterId, u64)>>> {
+        let earlier = Collections::new(self.parts().clone()).begun(before.number).await?.unwrap_or_default();
+        let running = registered(self.store(), self.keyring()).await?.into_iter().filter(|writer| !writer.has_ended);
+        let mut numbers: Vec<_> = running
+            .filter_map(|Registered { id, record, .. }| {
+                let RegistrationRecord { series, number, .. } = record.ok()?;
+                let tag = self.keyring().series_tag(&series);
+                Some((id, number.max(earlier.earliest(&id, &tag))))
+            })
+            .collect();
+        numbers.sort_unstable();
+        Ok((numbers.len() <= REGISTERED_MAX).then_some(numbers))
     }
 
     /// The writers whose packs are spared, since they are about to be needed: those that wouldn't be fenced.

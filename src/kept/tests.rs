@@ -12,9 +12,19 @@ use crate::testing::{NOW, assert_golden, each_damage, fixed, keyring};
 
 const UNTIL: Timestamp = Timestamp::from_nanos(NOW.as_nanos() + 1);
 
+/// Some numbers, each with the hash of a record.
+fn hashed(numbers: &[u64]) -> Vec<(u64, RecordHash)> {
+    numbers.iter().map(|number| (*number, hash(*number))).collect()
+}
+
+fn hash(number: u64) -> RecordHash {
+    RecordHash::new(*blake3::hash(&number.to_le_bytes()).as_bytes())
+}
+
 #[test]
 fn golden_bytes() {
-    let kept = Kept::default().forget(&[2, 3, 7], 9, (NOW, UNTIL), |_| true);
+    let kept = Kept::default().forget(&hashed(&[2, 7]), 8, (NOW, UNTIL), |_| true);
+    let kept = kept.forget(&hashed(&[3]), 9, (NOW, UNTIL), |_| true);
     let tag = keyring().series_tag("photos");
     let name = Name::Kept(tag, 4).to_string();
     let record = KeptRecord {
@@ -39,7 +49,7 @@ proptest! {
             model.extend(through + 1..=looked_at);
             through = through.max(looked_at);
             let before: BTreeSet<u64> = (1..60).filter(|number| kept.counts(*number)).collect();
-            kept = kept.forget(&numbers, looked_at, (NOW, UNTIL), |number| number % 5 != 0);
+            kept = kept.forget(&hashed(&numbers), looked_at, (NOW, UNTIL), |number| number % 5 != 0);
             numbers.iter().for_each(|number| { model.remove(number); });
             prop_assert!(kept.is_sound(), "{:?}", kept);
             for number in 1..60 {
@@ -49,6 +59,8 @@ proptest! {
             }
             for number in numbers.iter().filter(|number| **number <= looked_at && before.contains(number)) {
                 prop_assert!(kept.is_root(*number, NOW) && !kept.counts(*number));
+                let forgotten = kept.forgotten(*number).unwrap();
+                prop_assert!(forgotten.is_of(&hash(*number)) && !forgotten.is_of(&hash(number + 1)));
             }
         }
     }
@@ -56,8 +68,12 @@ proptest! {
 
 #[test]
 fn what_no_list_can_say_is_refused() {
-    let forgotten = |number| Forgotten { number, time: NOW, until: UNTIL };
-    let sound = Kept { through: 9, runs: vec![(1, 3), (5, 9)], forgotten: vec![forgotten(4)] };
+    let forgotten = |numbers: &[u64]| Forgetting {
+        time: NOW,
+        until: UNTIL,
+        snapshots: numbers.iter().map(|number| (*number, Digest::of(&hash(*number)))).collect(),
+    };
+    let sound = Kept { through: 9, runs: vec![(1, 2), (6, 9)], forgotten: vec![forgotten(&[4, 5]), forgotten(&[3])] };
     assert!(sound.is_sound());
     for (runs, gone) in [
         (vec![(1, 10)], vec![]),
@@ -67,9 +83,13 @@ fn what_no_list_can_say_is_refused() {
         (vec![(3, 2)], vec![]),
         (vec![(1, 3), (4, 9)], vec![]),
         (vec![(5, 9), (1, 3)], vec![]),
-        (vec![(1, 3), (5, 9)], vec![forgotten(5)]),
-        (vec![(1, 3), (5, 9)], vec![forgotten(10)]),
-        (vec![], vec![forgotten(5), forgotten(5)]),
+        (vec![(1, 3), (5, 9)], vec![forgotten(&[5])]),
+        (vec![(1, 3), (5, 9)], vec![forgotten(&[10])]),
+        (vec![], vec![forgotten(&[5]), forgotten(&[5])]),
+        (vec![], vec![forgotten(&[5, 5])]),
+        (vec![], vec![forgotten(&[6, 5])]),
+        (vec![], vec![forgotten(&[0])]),
+        (vec![], vec![forgotten(&[])]),
     ] {
         let wrong = Kept { through: 9, runs, forgotten: gone };
         assert!(!wrong.is_sound(), "{wrong:?}");
@@ -85,7 +105,7 @@ async fn only_the_administrators_count_and_each_number_has_one_winner() {
     let none = newest(store, keyring, &tag).await.unwrap();
     assert_eq!(none, Newest::default());
 
-    let forgets = |numbers: &[u64]| none.kept.forget(numbers, 3, (NOW, UNTIL), |_| true);
+    let forgets = |numbers: &[u64]| none.kept.forget(&hashed(numbers), 3, (NOW, UNTIL), |_| true);
     assert!(publish(store, keyring, surroundings, "photos", &none, forgets(&[1])).await.unwrap());
     assert!(!publish(store, keyring, surroundings, "photos", &none, forgets(&[2])).await.unwrap(), "one wins");
     let first = newest(store, keyring, &tag).await.unwrap();
@@ -108,7 +128,7 @@ async fn only_the_administrators_count_and_each_number_has_one_winner() {
     let after = newest(store, keyring, &tag).await.unwrap();
     assert_eq!((after.number, after.next), (1, 3));
     assert_eq!(after.kept, first.kept);
-    let forgets_two = after.kept.forget(&[2], 3, (NOW, UNTIL), |_| true);
+    let forgets_two = after.kept.forget(&hashed(&[2]), 3, (NOW, UNTIL), |_| true);
     assert!(publish(store, keyring, surroundings, "photos", &after, forgets_two).await.unwrap());
     assert_eq!(newest_of_all(store, keyring).await.unwrap()[&tag].number, 3);
 
@@ -123,7 +143,7 @@ async fn only_the_administrators_count_and_each_number_has_one_winner() {
     let after = newest(store, keyring, &tag).await.unwrap();
     assert_eq!((after.number, after.kept == before.kept, after.next), (3, true, 6));
     assert!(after.sound(&tag).unwrap_err().is_corrupt());
-    let forgets_three = after.kept.forget(&[3], 3, (NOW, UNTIL), |_| true);
+    let forgets_three = after.kept.forget(&hashed(&[3]), 3, (NOW, UNTIL), |_| true);
     assert!(publish(store, keyring, surroundings, "photos", &after, forgets_three).await.unwrap_err().is_corrupt());
     assert_eq!(store.aside().len(), 3, "{:?}", store.aside());
 }

@@ -454,10 +454,7 @@ impl Repository {
         let highest = highest.min(there.len() as u64 + newest.kept.through + GAP_MAX);
         let is_gone = |number: &u64| newest.kept.counts(*number) && !there.contains(number);
         let gone: BTreeSet<u64> = (1..=highest).filter(is_gone).collect();
-        let now = self.surroundings().clock.now();
-        let numbers: Vec<u64> = gone.iter().copied().collect();
-        let kept = newest.kept.forget(&numbers, highest, (now, now), |number| there.contains(&number));
-        Ok((kept, gone))
+        Ok((newest.kept.give_up(&gone, highest), gone))
     }
 
     /// The newest lists of the copy, as far as they can be read.

@@ -7,7 +7,7 @@ use futures::StreamExt;
 
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
-use crate::id::{BlobId, SeriesTag};
+use crate::id::{BlobId, RecordHash, SeriesTag};
 use crate::index::PackRef;
 use crate::kept::{self, Kept};
 use crate::layout::{self, CommitName, Name};
@@ -419,12 +419,12 @@ impl Repository {
             forgotten.push((series, name.number));
         }
         // Of those whose record can't be read there is nothing to undelete.
-        let lost = std::mem::take(&mut work.forget).into_iter().map(|of| (of, (window.0, window.0)));
-        let again = std::mem::take(&mut work.forget_again).into_iter().map(|of| (of, window));
-        for ((tag, numbers), times) in lost.chain(again) {
+        let lost = std::mem::take(&mut work.forget).into_iter().map(|of| (of, None));
+        let again = std::mem::take(&mut work.forget_again).into_iter().map(|of| (of, Some(window)));
+        for ((tag, numbers), window) in lost.chain(again) {
             let series = self.series_name(&work.names, &tag)?;
             self.close_holes(&series, tag, &numbers).await?;
-            self.stop_counting(&series, &numbers, times).await?;
+            self.stop_counting(&series, &numbers, window).await?;
             forgotten.extend(numbers.into_iter().map(|number| (series.clone(), number)));
         }
         Ok((copied, deleted, forgotten))
@@ -441,20 +441,25 @@ impl Repository {
         Ok(true)
     }
 
-    /// Publishes that snapshots don't count any more.
+    /// Publishes that snapshots don't count any more; when they are forgotten and until when they can be undeleted, if
+    /// they can.
     pub(super) async fn stop_counting(
         &self,
         series: &str,
         numbers: &BTreeSet<u64>,
-        times: (Timestamp, Timestamp),
+        window: Option<(Timestamp, Timestamp)>,
     ) -> Result<()> {
         let tag = self.keyring().series_tag(series);
-        let numbers: Vec<u64> = numbers.iter().copied().collect();
         let through = numbers.last().copied().unwrap_or(0);
+        let hashes = if window.is_some() { self.hashes(&tag, numbers).await? } else { Vec::new() };
         for _ in 0..CONTESTS {
             let lines = self.timelines().lines(Some(&tag)).await?;
             let newest = lines.newest(&tag);
-            let next = newest.kept.forget(&numbers, through, times, |number| lines.is_there(tag, number));
+            let next = match window {
+                Some(times) => newest.kept.forget(&hashes, through, times, |number| lines.is_there(tag, number)),
+                None => newest.kept.clone(),
+            };
+            let next = next.give_up(numbers, through);
             if next == newest.kept
                 || kept::publish(self.store(), self.keyring(), self.surroundings(), series, &newest, next).await?
             {
@@ -462,5 +467,16 @@ impl Repository {
             }
         }
         Err(Error::conflict(format!("series {series:?}"), "others forgot snapshots again and again; run it again"))
+    }
+
+    /// The hashes of the records of a series that are there and can be read.
+    async fn hashes(&self, tag: &SeriesTag, numbers: &BTreeSet<u64>) -> Result<Vec<(u64, RecordHash)>> {
+        let mut hashes = Vec::new();
+        for number in numbers {
+            if let Some(placed) = self.timelines().read_if_usable(&CommitName { tag: *tag, number: *number }).await? {
+                hashes.push((*number, placed.hash));
+            }
+        }
+        Ok(hashes)
     }
 }

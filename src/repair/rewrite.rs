@@ -155,7 +155,7 @@ impl Repository {
             let snapshot = self.rewrite(&old, &lost, damaged).await?;
             report.rewritten.push((series.clone(), number, snapshot.number));
         }
-        self.stop_counting(&series, &forget, times).await?;
+        self.stop_counting(&series, &forget, Some(times)).await?;
         report.forgotten.extend(forget.into_iter().map(|number| (series.clone(), number)));
         Ok(())
     }

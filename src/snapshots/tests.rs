@@ -1,5 +1,6 @@
 //! What finding a snapshot costs in a series of thousands, whose records are made here without backups.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -163,8 +164,8 @@ async fn a_time_among_a_hundred_thousand_is_six_requests_in_a_row_away() {
     // Most of them are forgotten, and their records gone.
     let (tag, newest) = (repository.keyring().series_tag("many"), kept::Newest::default());
     let stays = |number: u64| number.is_multiple_of(997) || number > 99_990;
-    let gone: Vec<u64> = (1..=100_000).filter(|number| !stays(*number)).collect();
-    let list = newest.kept.forget(&gone, 99_990, (at(1), at(1)), |_| false);
+    let gone: BTreeSet<u64> = (1..=100_000).filter(|number| !stays(*number)).collect();
+    let list = newest.kept.give_up(&gone, 99_990);
     let (store, keyring) = (repository.store(), repository.keyring());
     assert!(kept::publish(store, keyring, repository.surroundings(), "many", &newest, list).await.unwrap());
     for number in gone {

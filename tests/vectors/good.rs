@@ -187,16 +187,20 @@ pub(crate) struct List {
     pub(crate) number: u64,
     pub(crate) through: u64,
     pub(crate) runs: Vec<(u64, u64)>,
-    pub(crate) forgotten: Vec<u64>,
+    /// What was forgotten at once, with the beginning of each record's hash.
+    pub(crate) forgotten: Vec<Vec<(u64, [u8; 16])>>,
     pub(crate) extensions: Vec<(u64, &'static str)>,
 }
 
 impl List {
     pub(crate) fn value(&self) -> Value {
         let value = Value::new().bytes(self.series).n(self.number).i(CREATED + 50 * HOUR).n(self.through);
-        let value = value
-            .pairs(&self.runs)
-            .list(&self.forgotten, |value, number| value.n(*number).i(CREATED + 50 * HOUR).i(CREATED + 100 * HOUR));
+        let snapshots = |value: Value, snapshots: &Vec<(u64, [u8; 16])>| {
+            value.list(snapshots, |value, (number, hash)| value.n(*number).raw(hash))
+        };
+        let value = value.pairs(&self.runs).list(&self.forgotten, |value, forgotten| {
+            snapshots(value.i(CREATED + 50 * HOUR).i(CREATED + 100 * HOUR), forgotten)
+        });
         value.extensions(&self.extensions)
     }
 
@@ -437,8 +441,18 @@ impl Good {
 
     /// A list of the series `photos`.
     pub(crate) fn list(&self, number: u64, through: u64, runs: &[(u64, u64)], forgotten: &[u64]) -> List {
-        let (runs, forgotten, extensions) = (runs.to_vec(), forgotten.to_vec(), Vec::new());
+        let forgotten = if forgotten.is_empty() { Vec::new() } else { vec![self.hashed(forgotten)] };
+        let (runs, extensions) = (runs.to_vec(), Vec::new());
         List { series: "photos", number, through, runs, forgotten, extensions }
+    }
+
+    /// Numbers of the series `photos` with the beginnings of their records' hashes, or of zeros where there is none.
+    pub(crate) fn hashed(&self, numbers: &[u64]) -> Vec<(u64, [u8; 16])> {
+        let beginning = |number: &u64| {
+            let record = self.objects.get(&commit(&self.keys, "photos", *number)).map(|record| hash(record));
+            (*number, record.map_or([0; 16], |hash| hash[..16].try_into().unwrap()))
+        };
+        numbers.iter().map(beginning).collect()
     }
 
     /// The beginning of a collection.
@@ -447,7 +461,8 @@ impl Good {
         let value = Value::new().n(number).i(CREATED + 45 * HOUR).n(0).n(0);
         let value = value.list([[3; 32], [4; 32]], Value::raw).list([[9; 32]], Value::raw).n(0);
         let value = value.list([2], |value, number| value.raw(&tag).n(number));
-        value.n(0).n(0).extensions(&[])
+        let registered = |value: Value, writers: [[u8; 16]; 2]| value.list(writers, |value, id| value.raw(id).n(3));
+        value.option(Some([[6; 16], [7; 16]]), registered).n(0).n(0).extensions(&[])
     }
 
     /// The end of a collection.

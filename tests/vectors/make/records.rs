@@ -280,7 +280,7 @@ impl Cases {
         let what = ("kept: the newest is forgotten", "R31");
         self.add(what, Changes::put(&name, sound.clone()), find("photos", "latest"), "fine", number(4));
         let all = List { through: 6, runs: vec![(4, 6)], ..base.clone() };
-        let all = List { forgotten: vec![1, 2], ..all };
+        let all = List { forgotten: vec![self.good.hashed(&[1, 2])], ..all };
         let what = ("kept: a number that isn't given yet", "R31");
         self.add(what, Changes::put(&name, all.object(&keys)), find("photos", "1"), "missing", nothing());
         self.list("kept: somebody else's signature", "R7", base.object(&keys.forging()), "unsigned");
@@ -302,7 +302,11 @@ impl Cases {
         let even = List { extensions: vec![(2, "")], ..base.clone() };
         self.list("kept: an unknown even extension", "R5", even.object(&keys), "unsupported");
         let runs = |runs: &[(u64, u64)]| List { runs: runs.to_vec(), forgotten: vec![], ..base.clone() };
-        let forgotten = |numbers: &[u64]| List { forgotten: numbers.to_vec(), ..base.clone() };
+        let forgotten_at = |groups: &[&[u64]]| List {
+            forgotten: groups.iter().map(|numbers| self.good.hashed(numbers)).collect(),
+            ..base.clone()
+        };
+        let forgotten = |numbers: &[u64]| forgotten_at(&[numbers]);
         for (what, list) in [
             ("kept: runs that touch", runs(&[(1, 2), (3, 4)])),
             ("kept: runs out of order", runs(&[(4, 4), (1, 1)])),
@@ -312,6 +316,8 @@ impl Cases {
             ("kept: a number forgotten that counts", forgotten(&[2, 4])),
             ("kept: forgotten numbers out of order", forgotten(&[5, 2])),
             ("kept: a forgotten number twice", forgotten(&[2, 2])),
+            ("kept: a number forgotten at two times", forgotten_at(&[&[2], &[2, 5]])),
+            ("kept: nothing forgotten", forgotten(&[])),
             ("kept: number 0 forgotten", forgotten(&[0])),
             ("kept: more numbers than there are", List { through: 1_000_000_000_000_000, ..base.clone() }),
         ] {
@@ -368,8 +374,11 @@ impl Cases {
         let newer = retrailed(sealed(&keys, begun, &sound), |bytes| bytes[8] = 2);
         self.collection("gc: another version", "R9", begun, newer, "unsupported");
         let front = || Value::new().n(2).i(CREATED).n(0);
-        let unknown = front().n(3).numbers([0, 0, 0, 0, 0, 0]).extensions(&[]);
+        let unknown = front().n(3).numbers([0; 7]).extensions(&[]);
         self.collection("gc: an unknown authority", "R3", begun, sealed(&keys, begun, &unknown), "damaged");
+        let writers = |value: Value| value.list([[7; 16], [6; 16]], |value, id| value.raw(id).n(1));
+        let unsorted = writers(front().numbers([0, 0, 0, 0, 0, 1])).numbers([0, 0]).extensions(&[]);
+        self.collection("gc: writers out of order", "R3", begun, sealed(&keys, begun, &unsorted), "damaged");
         let short = front().n(0).numbers([0, 0]);
         self.collection("gc: ends too early", "R3", begun, sealed(&keys, begun, &short), "damaged");
     }
