@@ -204,11 +204,9 @@ impl Collections {
         if number > layout::NUMBER_MAX {
             return Err(Error::invalid("a collection", "the numbers have run out"));
         }
-        if plan.authority != Authority::Unneeded
-            && let Some(earlier) = self.begun(before.number).await?
-        {
+        if plan.authority != Authority::Unneeded {
             // It looks at no series; what is known of the writers stays true.
-            (plan.marked, plan.registered) = (earlier.marked, earlier.registered);
+            Plan { marked: plan.marked, registered: plan.registered, .. } = self.known(before.number).await?;
         }
         if self.create(Name::Collection(number), number, CollectionBody::Begun(plan)).await? == Created::Theirs {
             return Ok(None);
@@ -224,8 +222,26 @@ impl Collections {
         Ok(self.begun(number).await?.map(|plan| (number, plan)))
     }
 
-    /// What a collection has condemned that is the last one, whether it has ended or not; nothing for number 0.
-    pub(crate) async fn begun(&self, number: u64) -> Result<Option<Plan>> {
+    /// What a collection knew that has ended and is the last one; nothing where that can't be read any more.
+    async fn known(&self, number: u64) -> Result<Plan> {
+        match self.begun(number).await {
+            Ok(plan) => Ok(plan.unwrap_or_default()),
+            Err(error @ Error::Store { .. }) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "what the last collection knew of writers can't be read, so more numbers are pinned");
+                Ok(Plan::default())
+            }
+        }
+    }
+
+    /// The number of a series from which on a registration contends at the earliest, as far as the last collection knows.
+    pub(crate) async fn earliest(&self, before: &Standing) -> Result<impl Fn(&WriterId, &SeriesTag) -> u64 + use<>> {
+        let known = self.known(before.number).await?;
+        Ok(move |writer: &WriterId, tag: &SeriesTag| known.earliest(writer, tag))
+    }
+
+    /// What a collection condemned, whether it has ended or not; nothing for number 0.
+    async fn begun(&self, number: u64) -> Result<Option<Plan>> {
         if number == 0 {
             return Ok(None);
         }

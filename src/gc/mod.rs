@@ -298,7 +298,9 @@ impl Repository {
             return Ok(report);
         }
         progress.phase(Phase::Waiting);
-        let Some(fences) = self.settle_writers((number, &condemned), &options, &mut report).await? else { return Ok(report) };
+        let Some(fences) = self.settle_writers((number, &condemned), &options, &mut report).await? else {
+            return Ok(report);
+        };
         progress.phase(Phase::Copying);
         self.rescue(&condemned, marks.as_deref(), &mut report).await?;
         progress.phase(Phase::Deleting);

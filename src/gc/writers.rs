@@ -72,13 +72,13 @@ impl Repository {
     ///
     /// The records of all series must have been listed before.
     pub(super) async fn earliest_numbers(&self, before: &Standing) -> Result<Option<Vec<(WriterId, u64)>>> {
-        let earlier = Collections::new(self.parts().clone()).begun(before.number).await?.unwrap_or_default();
+        let earliest = Collections::new(self.parts().clone()).earliest(before).await?;
         let running = registered(self.store(), self.keyring()).await?.into_iter().filter(|writer| !writer.has_ended);
         let mut numbers: Vec<_> = running
             .filter_map(|Registered { id, record, .. }| {
                 let RegistrationRecord { series, number, .. } = record.ok()?;
                 let tag = self.keyring().series_tag(&series);
-                Some((id, number.max(earlier.earliest(&id, &tag))))
+                Some((id, number.max(earliest(&id, &tag))))
             })
             .collect();
         numbers.sort_unstable();
