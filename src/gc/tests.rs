@@ -194,7 +194,7 @@ async fn memory_of_marks() {
     let marks = Marks::new(repository.index().segments());
     let begin = tokio::time::Instant::now();
     for number in (0..SEGMENTS * BLOBS).step_by(20) {
-        assert_eq!(marks.mark(&blob(number)).unwrap(), Mark::New);
+        assert_eq!(marks.mark(BlockKind::Data, &blob(number)).unwrap(), Mark::New);
     }
     let (marked, begun) = (begin.elapsed(), tokio::time::Instant::now());
     let mut needed = 0;
@@ -252,8 +252,8 @@ proptest! {
                 None => Mark::Unknown,
                 Some((known, _)) => if std::mem::replace(known, true) { Mark::Known } else { Mark::New },
             };
-            prop_assert_eq!(marks.mark(&BlobId::new([id; 20])).unwrap(), expected);
-            prop_assert_eq!(marks.is_marked(&BlobId::new([id; 20])).unwrap(), expected != Mark::Unknown);
+            prop_assert_eq!(marks.mark(BlockKind::Data, &BlobId::new([id; 20])).unwrap(), expected);
+            prop_assert_eq!(marks.is_marked(BlockKind::Data, &BlobId::new([id; 20])).unwrap(), expected != Mark::Unknown);
         }
         let mut told = BTreeMap::new();
         marks.for_each(|id, is_needed, places| {
