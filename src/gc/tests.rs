@@ -290,3 +290,17 @@ async fn a_registration_of_the_far_future_or_past_is_fenced() {
         assert_eq!((report.finished, report.fenced.len() == 1), (fenced, fenced), "{ahead}: {report:?}");
     }
 }
+
+#[tokio::test]
+async fn who_would_wait_for_ever_need_not_where_nobody_runs() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let repository =
+        Repository::create(Arc::clone(&store), &Secret::key([7; 32]), CreateOptions::default()).await.unwrap();
+    for content in ["one", "two"] {
+        put(&store, "a", &[("x", content.repeat(3000).as_bytes())]).await;
+    }
+    let options = ForgetOptions::default().with_snapshot("a", 1).with_undelete_for(Duration::ZERO);
+    repository.forget(&repository.plan_forget(&options).await.unwrap()).await.unwrap();
+    let plan = repository.plan_gc(&GcOptions::default().with_wait(Duration::MAX)).await.unwrap();
+    assert!(repository.gc(plan, Arc::new(NoProgress)).await.unwrap().finished);
+}
