@@ -1080,7 +1080,7 @@ class Extraction:
                     for part in self.repository.parts(entry.content):
                         file.seek(part, os.SEEK_CUR) if isinstance(part, int) else file.write(part)
                     file.truncate()
-            except (Unusable, OSError) as error:
+            except (Unusable, OSError, ValueError) as error:
                 if not isinstance(error, FileExistsError):
                     os.unlink(name, dir_fd=folder)  # R53
                 raise

@@ -275,7 +275,7 @@ impl Collections {
                     holds = theirs;
                     break;
                 }
-                Err(error @ Error::Store { .. }) => return Err(error),
+                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => return Err(error),
                 // Who can only add has put something there, again and again: until it is said, nothing is at an end.
                 _ if attempt < ATTEMPTS => store.delete(&name.to_string()).await?,
                 _ => {
@@ -448,9 +448,16 @@ pub(crate) async fn is_authentic(store: &Store, keyring: &Keyring, name: Name) -
 }
 
 /// What one object of a collection says; nothing if the administrator didn't sign it.
+///
+/// One that seems to be damaged is read twice: the first time may have been the store's or the wire's fault, and what is
+/// damaged at a collection's end is deleted.
 async fn read(store: &Store, keyring: &Keyring, name: Name, number: u64) -> Result<Option<CollectionBody>> {
-    let bytes = store.get(&name.to_string(), object::RECORD_MAX).await?;
-    open(&bytes, keyring, name, number)
+    let text = name.to_string();
+    let look = async || open(&store.get(&text, object::RECORD_MAX).await?, keyring, name, number);
+    match look().await {
+        Err(error) if error.is_corrupt() => look().await,
+        read => read,
+    }
 }
 
 /// Opens an object of a collection from its bytes; nothing if the administrator didn't sign it.

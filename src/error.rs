@@ -162,6 +162,20 @@ pub enum Error {
 }
 
 impl Error {
+    /// Of two failures to get at one thing, the one that is told: as long as it isn't known what the store has, nothing is
+    /// damaged or missing.
+    pub(crate) fn graver(before: Option<Self>, after: Self) -> Self {
+        match before {
+            Some(before) if !before.tells_of_objects() => before,
+            _ => after,
+        }
+    }
+
+    /// Whether it says something of stored objects, rather than that they couldn't be looked at.
+    pub(crate) fn tells_of_objects(&self) -> bool {
+        matches!(self, Error::NotFound { .. } | Error::Corrupt { .. } | Error::Unsupported { .. })
+    }
+
     /// Whether what was asked for does not exist.
     pub fn is_not_found(&self) -> bool {
         match self {

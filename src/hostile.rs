@@ -1,12 +1,14 @@
 //! Attacks on a repository that is in use: what others put on the store costs nobody what was acknowledged.
 //!
 //! `garbage`: by whoever can add objects and has no key. `forged`: by the holder of an append-only secret, who seals
-//! what he likes. `beyond`: by those who combine such. Each test says what goes on beside the attack, who stops, and
-//! what ends it. Merges are attacked in `merge`, keys in `keys`, trees in `tree` and `repair`, padding in `pack`.
+//! what he likes. `confused`: what he takes for something else. `beyond`: by those who combine such. Each test says what
+//! goes on beside the attack, who stops, and what ends it. `passing`: failures that pass, beside a repair. Merges are attacked in `merge`, keys in `keys`, trees in `tree` and `repair`, padding in `pack`.
 
 mod beyond;
+mod confused;
 mod forged;
 mod garbage;
+mod passing;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};

@@ -125,7 +125,9 @@ impl BlobReader {
                 return Ok(blob);
             }
             let (locations, missed) = self.index.locate(id).await?;
-            failure = missed.or(failure);
+            if let Some(missed) = missed {
+                failure = Some(Error::graver(failure, missed));
+            }
             if let Some(blob) = self.read_any(kind, id, locations, &mut tried, &mut failure).await {
                 return Ok(blob);
             }
@@ -165,7 +167,7 @@ impl BlobReader {
             }
             match self.read_at(kind, id, &location).await {
                 Ok(blob) => return Some(blob),
-                Err(error) => *failure = Some(error),
+                Err(error) => *failure = Some(Error::graver(failure.take(), error)),
             }
         }
         None

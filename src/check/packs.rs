@@ -320,10 +320,13 @@ impl Spare {
     }
 
     fn seal(&mut self) -> Result<()> {
-        if !self.builder.is_empty() {
-            self.blobs = 0;
-            let bytes = std::mem::take(&mut self.builder).seal(&self.keyring, &self.surroundings)?;
-            let mut segment = Segment::from_bytes(object::object_id(&bytes), bytes.into(), &self.keyring)?;
+        self.blobs = 0;
+        let mut builder = std::mem::take(&mut self.builder);
+        // Of two packs that say to have a blob either may lie.
+        while !builder.is_empty() {
+            let doubled = builder.split_doubled()?;
+            let sealed = std::mem::replace(&mut builder, doubled).seal(&self.keyring, &self.surroundings)?;
+            let mut segment = Segment::from_bytes(object::object_id(&sealed), sealed.into(), &self.keyring)?;
             segment.build_filter()?;
             self.segments.push(segment);
         }

@@ -105,7 +105,7 @@ impl Survey {
             if let Some(location) = segment.find_local(id)? {
                 match self.reader.read_at(BlockKind::Nodes, id, &location).await {
                     Ok(node) => return Ok(node),
-                    Err(error) => failure = Some(error),
+                    Err(error) => failure = Some(Error::graver(failure, error)),
                 }
             }
         }
@@ -115,11 +115,16 @@ impl Survey {
             if !spare && !named {
                 return Err(Error::corrupt(Name::Pack(location.pack.id), NOT_INDEXED));
             }
-            if let Ok(node) = self.reader.read_at(BlockKind::Nodes, id, &location).await {
-                if !named {
-                    self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(location.pack.id);
+            match self.reader.read_at(BlockKind::Nodes, id, &location).await {
+                Ok(node) => {
+                    if !named {
+                        self.needed.lock().unwrap_or_else(PoisonError::into_inner).insert(location.pack.id);
+                    }
+                    return Ok(node);
                 }
-                return Ok(node);
+                // The pack has a finding of its own.
+                Err(error) if error.tells_of_objects() => {}
+                Err(error) => failure = Some(Error::graver(failure, error)),
             }
         }
         Err(failure.unwrap_or_else(|| Error::not_found(format!("blob {id}"))))

@@ -23,6 +23,7 @@ use crate::pack::{self, BLOCKS_START, BlockEntry, BlockKind, Encoding, Footer, H
 use crate::registration::{EndRecord, EndToken, RegistrationRecord};
 use crate::repository::Repository;
 use crate::snapshot::{Body, Origin, Placed, Record, Snapshot, open_record};
+use crate::tree::{Entry, EntryKind, Key, Payload, Piece, SequenceRoot};
 use bytes::Bytes;
 
 /// An object's name and bytes.
@@ -73,6 +74,17 @@ pub struct Commit<'a> {
     pub hints: bool,
     /// The number of an extension that it has.
     pub extension: Option<u32>,
+}
+
+/// A file of a made-up tree: a blob, taken for a chunk or for the root of a sequence.
+#[derive(Clone, Copy, Debug)]
+pub struct File {
+    /// The blob.
+    pub id: [u8; 20],
+    /// Its length.
+    pub length: u32,
+    /// The height of the sequence, or nothing for a chunk.
+    pub height: Option<u8>,
 }
 
 /// A blob of a made-up pack.
@@ -293,6 +305,23 @@ impl Forger {
         object.extend_from_slice(&trailer);
         let name = Name::Pack(object_id(&object)).to_string();
         (name, object)
+    }
+
+    /// A pack with the one node of a tree of these files, and the node's id.
+    pub fn tree(&self, writer: [u8; 16], files: &[File]) -> Option<(Object, [u8; 20])> {
+        let mut entries = Vec::new();
+        for (number, File { id, length, height }) in files.iter().enumerate() {
+            let (id, length) = (BlobId::new(*id), (*length).max(1));
+            let content = match height {
+                Some(height) => Payload::Sequence(SequenceRoot { root: id, length: length.into(), height: *height }),
+                None => Payload::Pieces(vec![Piece::Chunk { id, length, repeat: 1 }]),
+            };
+            let key = Key::new([format!("{number:03}")]).ok()?;
+            entries.push((key, Entry::new(EntryKind::File, content, Payload::default())));
+        }
+        let bytes = [vec![0], codec::encode(&entries)].concat();
+        let root = *BlockKind::Nodes.id_key(&self.keyring).id(&bytes).as_bytes();
+        Some((self.pack(writer, &[Blob { node: true, bytes, id: None }], 0), root))
     }
 
     /// A segment that describes packs, but mixes up which blob is where as `swap` says: each blob is said to be where

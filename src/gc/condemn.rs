@@ -90,7 +90,7 @@ impl Repository {
         let (marks, going, index) = (Arc::clone(marks), going.clone(), Arc::clone(self.index()));
         let is_wanted = move |id: &BlobId| {
             let stays = |pack: &ObjectId| listed.contains(pack) && there.contains(pack) && !going.contains(pack);
-            Ok(marks.is_marked(id)? && index.find_in(id, stays)?.is_none())
+            Ok(marks.is_needed(id)? && index.find_in(id, stays)?.is_none())
         };
         let mut written = MergeReport::default();
         let copied = self.copy_packs(packs, Arc::new(is_wanted), &mut written).await?;
@@ -140,7 +140,7 @@ impl Repository {
             }
         };
         for id in footer.ids() {
-            if ground.marks.is_marked(&id)? && !self.has_copy(&id, ground).await? {
+            if ground.marks.is_needed(&id)? && !self.has_copy(&id, ground).await? {
                 tracing::warn!(%pack, %id, "a pack is kept, since a copy of what is in it isn't what it should be");
                 return Ok((pack, false));
             }

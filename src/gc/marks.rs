@@ -3,16 +3,21 @@
 //! Segments are sorted by blob id and stay where they are, so a mark takes a bit
 //! and not an id: at 10^8 blobs 12.5 MB, beside the segments' filters.
 //!
-//! Invariant: a blob that several segments know is marked in all of them.
+//! A blob is marked as what it is needed as: whoever can add can have a snapshot need a node's id as a chunk, and a node
+//! that was marked for that would be left out together with all that is below it.
+//!
+//! Invariants: a blob that several segments know as of its kind is marked in all of them. All that is below a node which
+//! is marked is marked as well once the walks are over, unless it is among the doubtful.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-use std::sync::Arc;
+use std::collections::{BinaryHeap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Result;
 use crate::id::BlobId;
 use crate::index::{Location, Segment};
+use crate::pack::BlockKind;
 
 /// What came of marking a blob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,13 +25,15 @@ pub(super) enum Mark {
     /// It wasn't marked before.
     New,
     Known,
-    /// No segment knows the blob.
+    /// No segment knows such a blob.
     Unknown,
 }
 
 /// Marks over some segments, all of which are at hand.
 pub(super) struct Marks {
     tables: Vec<Table>,
+    /// Nodes that are marked, and below which something may not be: a walk that came by them couldn't be finished.
+    doubtful: Mutex<HashSet<BlobId>>,
 }
 
 struct Table {
@@ -35,6 +42,12 @@ struct Table {
 }
 
 impl Table {
+    /// At which place an id stands as a blob of this kind.
+    fn position(&self, kind: BlockKind, id: &BlobId) -> Result<Option<u64>> {
+        let found = self.segment.position(id)?;
+        Ok(found.filter(|(_, said)| *said == kind).map(|(position, _)| position))
+    }
+
     fn is_set(&self, position: u64) -> bool {
         let word = self.bits.get((position / 64) as usize);
         word.is_some_and(|word| word.load(Ordering::Relaxed) & bit(position) != 0)
@@ -64,7 +77,7 @@ impl Marks {
             let words = segment.len().div_ceil(64);
             Table { bits: (0..words).map(|_| AtomicU64::new(0)).collect(), segment }
         };
-        Self { tables: segments.into_iter().map(table).collect() }
+        Self { tables: segments.into_iter().map(table).collect(), doubtful: Mutex::default() }
     }
 
     /// The segments, by their numbers.
@@ -73,10 +86,10 @@ impl Marks {
     }
 
     /// Marks a blob as needed.
-    pub(super) fn mark(&self, id: &BlobId) -> Result<Mark> {
+    pub(super) fn mark(&self, kind: BlockKind, id: &BlobId) -> Result<Mark> {
         let mut mark = Mark::Unknown;
         for table in &self.tables {
-            if let Some(position) = table.segment.position(id)? {
+            if let Some(position) = table.position(kind, id)? {
                 let known = table.set(position);
                 if mark == Mark::Unknown {
                     mark = if known { Mark::Known } else { Mark::New };
@@ -86,14 +99,43 @@ impl Marks {
         Ok(mark)
     }
 
-    /// Whether a blob is needed.
-    pub(super) fn is_marked(&self, id: &BlobId) -> Result<bool> {
+    /// Whether a blob is needed as what it is said to be.
+    pub(super) fn is_marked(&self, kind: BlockKind, id: &BlobId) -> Result<bool> {
         for table in &self.tables {
-            if let Some(position) = table.segment.position(id)? {
+            if let Some(position) = table.position(kind, id)? {
                 return Ok(table.is_set(position));
             }
         }
         Ok(false)
+    }
+
+    /// Whether a blob is needed, be it as a chunk or as a node.
+    pub(super) fn is_needed(&self, id: &BlobId) -> Result<bool> {
+        Ok(self.is_marked(BlockKind::Nodes, id)? || self.is_marked(BlockKind::Data, id)?)
+    }
+
+    /// Whether a node is marked, and all that is below it.
+    pub(super) fn is_whole(&self, id: &BlobId) -> Result<bool> {
+        Ok(self.is_marked(BlockKind::Nodes, id)? && !self.is_doubtful(id))
+    }
+
+    /// Takes note of nodes below which something may not be marked.
+    pub(super) fn doubt(&self, nodes: impl IntoIterator<Item = BlobId>) {
+        self.doubtful().extend(nodes);
+    }
+
+    /// Takes note of nodes below which a walk has been to the end.
+    pub(super) fn trust(&self, nodes: &HashSet<BlobId>) {
+        self.doubtful().retain(|node| !nodes.contains(node));
+    }
+
+    /// Whether something below a node may not be marked.
+    pub(super) fn is_doubtful(&self, id: &BlobId) -> bool {
+        self.doubtful().contains(id)
+    }
+
+    fn doubtful(&self) -> MutexGuard<'_, HashSet<BlobId>> {
+        self.doubtful.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Everywhere where a blob is.

@@ -49,15 +49,16 @@ impl Repository {
             there: list_packs(self.store()).await?,
             condemned: Condemned::new(plan.packs.clone()),
         };
-        let mut search =
-            Search { ground: &ground, first, seen: HashSet::new(), unsafe_blobs: Vec::new(), excused: false };
+        let mut search = Search::new(&ground, first);
         // Those that count come first: what they need must be had.
         let (counting, forgotten): (Vec<_>, Vec<_>) = snapshots.iter().partition(|(_, counts)| *counts);
+        let mut rescued = Vec::new();
         for (snapshot, counts) in counting.into_iter().chain(forgotten) {
             search.excused = !counts;
             visit_blobs(self.reader(), &snapshot.root, &mut search).await.map_err(|error| said_of(snapshot, error))?;
+            rescued.extend(search.found().into_iter().map(|blob| (blob, snapshot)));
         }
-        self.store_rescued(search.unsafe_blobs, report).await
+        self.store_rescued(rescued, report).await
     }
 
     /// The snapshots after those that were marked first, and whether they count.
@@ -91,7 +92,8 @@ impl Repository {
         Ok(found)
     }
 
-    async fn store_rescued(&self, blobs: Vec<Unsafe>, report: &mut GcReport) -> Result<()> {
+    /// Stores blobs again; each comes with the snapshot that needs it.
+    async fn store_rescued(&self, blobs: Vec<(Unsafe, &Snapshot)>, report: &mut GcReport) -> Result<()> {
         if blobs.is_empty() {
             return Ok(());
         }
@@ -100,12 +102,12 @@ impl Repository {
         let id = WriterId::new(self.surroundings().random());
         let options = WriteOptions { look_up: LookUp::Nothing, ..WriteOptions::default() };
         let mut writer = BlobWriter::new(self.parts().clone(), id, Evidence::new(Condemned::default()), options);
-        for Unsafe { kind, id, excused } in blobs {
+        for (Unsafe { kind, id, excused }, snapshot) in blobs {
             match store_again(self.reader(), self.index(), kind, &id, &mut writer).await {
                 Err(error @ (Error::Corrupt { .. } | Error::NotFound { .. })) if excused => {
                     tracing::warn!(%id, %error, "a snapshot that was forgotten lacks something");
                 }
-                other => other?,
+                other => other.map_err(|error| said_of(snapshot, error))?,
             }
         }
         writer.flush().await?;
@@ -155,35 +157,75 @@ struct Search<'a> {
     ground: &'a Ground,
     /// What the first mark found needed is in packs that stay, and all below it.
     first: Option<&'a Marks>,
+    /// The nodes below which there is nothing more to be found.
     seen: HashSet<BlobId>,
+    /// Those of them that this snapshot came by.
+    entered: Vec<BlobId>,
+    /// What isn't safe, as what it is needed: whoever can add can have a node's id be needed as a chunk.
+    known: HashSet<(BlobId, BlockKind)>,
     unsafe_blobs: Vec<Unsafe>,
     /// Whether the snapshot was forgotten, so that it may lack something.
     excused: bool,
+    /// Whether it lacks a node, or has one that isn't what its parent says: another parent may say it.
+    is_cut_off: bool,
+}
+
+impl<'a> Search<'a> {
+    fn new(ground: &'a Ground, first: Option<&'a Marks>) -> Self {
+        Self {
+            ground,
+            first,
+            seen: HashSet::new(),
+            entered: Vec::new(),
+            known: HashSet::new(),
+            unsafe_blobs: Vec::new(),
+            excused: false,
+            is_cut_off: false,
+        }
+    }
+
+    fn look_at(&mut self, kind: BlockKind, id: BlobId) -> Result<()> {
+        if !self.ground.is_safe(&id)? && self.known.insert((id, kind)) {
+            self.unsafe_blobs.push(Unsafe { kind, id, excused: self.excused });
+        }
+        Ok(())
+    }
+
+    /// What isn't safe of the snapshot that was looked at, and not of one before.
+    fn found(&mut self) -> Vec<Unsafe> {
+        let entered = std::mem::take(&mut self.entered);
+        if std::mem::take(&mut self.is_cut_off) {
+            entered.iter().for_each(|id| {
+                self.seen.remove(id);
+            });
+        }
+        std::mem::take(&mut self.unsafe_blobs)
+    }
 }
 
 impl BlobVisitor for Search<'_> {
     fn node(&mut self, id: &BlobId) -> Result<bool> {
-        if !self.seen.insert(*id) || self.first.is_some_and(|first| first.is_marked(id).unwrap_or(false)) {
+        let is_marked = self.first.map_or(Ok(false), |first| first.is_whole(id))?;
+        if is_marked || !self.seen.insert(*id) {
             return Ok(false);
         }
-        if !self.ground.is_safe(id)? {
-            self.unsafe_blobs.push(Unsafe { kind: BlockKind::Nodes, id: *id, excused: self.excused });
-        }
+        self.entered.push(*id);
+        self.look_at(BlockKind::Nodes, *id)?;
         Ok(true)
     }
 
     async fn chunks(&mut self, ids: Vec<BlobId>) -> Result<()> {
         for id in ids {
-            let marked = self.first.is_some_and(|first| first.is_marked(&id).unwrap_or(false));
-            if !marked && !self.ground.is_safe(&id)? && self.seen.insert(id) {
-                self.unsafe_blobs.push(Unsafe { kind: BlockKind::Data, id, excused: self.excused });
+            if !self.first.map_or(Ok(false), |first| first.is_marked(BlockKind::Data, &id))? {
+                self.look_at(BlockKind::Data, id)?;
             }
         }
         Ok(())
     }
 
     fn failed(&mut self, _: &BlobId, _: &Span, error: Error) -> Result<()> {
-        let stops = matches!(error, Error::Store { .. } | Error::Unsupported { .. });
-        if self.excused && !stops { Ok(()) } else { Err(error) }
+        self.is_cut_off = true;
+        let is_lack = matches!(error, Error::Corrupt { .. } | Error::NotFound { .. });
+        if self.excused && is_lack { Ok(()) } else { Err(error) }
     }
 }

@@ -194,7 +194,7 @@ async fn memory_of_marks() {
     let marks = Marks::new(repository.index().segments());
     let begin = tokio::time::Instant::now();
     for number in (0..SEGMENTS * BLOBS).step_by(20) {
-        assert_eq!(marks.mark(&blob(number)).unwrap(), Mark::New);
+        assert_eq!(marks.mark(BlockKind::Data, &blob(number)).unwrap(), Mark::New);
     }
     let (marked, begun) = (begin.elapsed(), tokio::time::Instant::now());
     let mut needed = 0;
@@ -252,8 +252,8 @@ proptest! {
                 None => Mark::Unknown,
                 Some((known, _)) => if std::mem::replace(known, true) { Mark::Known } else { Mark::New },
             };
-            prop_assert_eq!(marks.mark(&BlobId::new([id; 20])).unwrap(), expected);
-            prop_assert_eq!(marks.is_marked(&BlobId::new([id; 20])).unwrap(), expected != Mark::Unknown);
+            prop_assert_eq!(marks.mark(BlockKind::Data, &BlobId::new([id; 20])).unwrap(), expected);
+            prop_assert_eq!(marks.is_marked(BlockKind::Data, &BlobId::new([id; 20])).unwrap(), expected != Mark::Unknown);
         }
         let mut told = BTreeMap::new();
         marks.for_each(|id, is_needed, places| {
@@ -289,4 +289,18 @@ async fn a_registration_of_the_far_future_or_past_is_fenced() {
         let report = repository.gc(plan, Arc::new(NoProgress)).await.unwrap();
         assert_eq!((report.finished, report.fenced.len() == 1), (fenced, fenced), "{ahead}: {report:?}");
     }
+}
+
+#[tokio::test]
+async fn who_would_wait_for_ever_need_not_where_nobody_runs() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    let repository =
+        Repository::create(Arc::clone(&store), &Secret::key([7; 32]), CreateOptions::default()).await.unwrap();
+    for content in ["one", "two"] {
+        put(&store, "a", &[("x", content.repeat(3000).as_bytes())]).await;
+    }
+    let options = ForgetOptions::default().with_snapshot("a", 1).with_undelete_for(Duration::ZERO);
+    repository.forget(&repository.plan_forget(&options).await.unwrap()).await.unwrap();
+    let plan = repository.plan_gc(&GcOptions::default().with_wait(Duration::MAX)).await.unwrap();
+    assert!(repository.gc(plan, Arc::new(NoProgress)).await.unwrap().finished);
 }

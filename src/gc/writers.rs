@@ -41,9 +41,11 @@ impl Repository {
             return Ok(Some(Vec::new()));
         }
         let mut waiting = self.unaware_writers(number).await?;
-        let deadline = Instant::now() + options.wait;
+        // None where that is longer than there is time.
+        let deadline = Instant::now().checked_add(options.wait);
+        let has_time = || deadline.is_none_or(|deadline| Instant::now() < deadline);
         // Nobody waits for those that will be fenced.
-        while waiting.iter().any(|writer| !self.is_overdue(writer, options)) && Instant::now() < deadline {
+        while waiting.iter().any(|writer| !self.is_overdue(writer, options)) && has_time() {
             sleep(PAUSE.min(options.wait)).await;
             let ids: Vec<_> = waiting.iter().map(|writer| writer.id).collect();
             let running = still_running(self.store(), self.keyring(), &ids).await?;

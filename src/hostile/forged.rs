@@ -249,14 +249,14 @@ async fn what_another_signed_is_in_nobodys_way() {
 }
 
 /// A writer that relies on a pack which no snapshot needs any more, and that hasn't committed yet.
-struct Relying {
-    world: World,
-    writer: crate::Writer,
-    content: Vec<u8>,
+pub(super) struct Relying {
+    pub(super) world: World,
+    pub(super) writer: crate::Writer,
+    pub(super) content: Vec<u8>,
 }
 
 impl Relying {
-    async fn new() -> Self {
+    pub(super) async fn new() -> Self {
         let world = World::empty().await;
         let content = Random::new(900).bytes(3_000_000);
         for content in [content.clone(), Random::new(901).bytes(10_000)] {

@@ -18,6 +18,7 @@ use crate::index::entry::{
 };
 use crate::layout::Name;
 use crate::object::{HEADER_LEN, Header, too_short};
+use crate::pack::BlockKind;
 use crate::store::Store;
 
 /// Length of the sealed counts.
@@ -135,15 +136,18 @@ impl Segment {
 
     /// Puts a filter in front, so that an id that isn't there is mostly known not to be without a read.
     ///
-    /// Opens every page, so that a damaged copy is noticed; the segment must not be remote.
+    /// Opens every page and looks at every entry, so that damage is noticed before anything is looked up: one entry that
+    /// can't be makes all of the segment damaged. It must not be remote.
     pub(crate) fn build_filter(&mut self) -> Result<()> {
         let mut prefixes = Vec::new();
         let mut previous = None;
         for page in 0..self.entry_pages() {
             let page = self.page(page)?;
-            for id in page.as_chunks::<ENTRY_LEN>().0.iter().map(id_of) {
-                self.expect_order(&mut previous, id)?;
-                prefixes.push(id.prefix());
+            for entry in page.as_chunks::<ENTRY_LEN>().0 {
+                let entry = Entry::read(entry, &self.name)?;
+                self.rows_range(entry.row)?;
+                self.expect_order(&mut previous, entry.id)?;
+                prefixes.push(entry.id.prefix());
             }
         }
         for row in (0..self.rows).step_by(PAGE_ROWS) {
@@ -170,9 +174,11 @@ impl Segment {
         }
     }
 
-    /// At which place in the order of its entries `id` is, for segments that are at hand.
-    pub(crate) fn position(&self, id: &BlobId) -> Result<Option<u64>> {
-        Ok(self.search(id)?.and_then(|search| search.position))
+    /// At which place in the order of its entries `id` is, and of which kind it is said to be; for segments that are at
+    /// hand.
+    pub(crate) fn position(&self, id: &BlobId) -> Result<Option<(u64, BlockKind)>> {
+        let found = self.search(id)?.and_then(|search| search.position.zip(search.found));
+        Ok(found.map(|(position, entry)| (position, entry.place.kind)))
     }
 
     /// Searches `id` to the end, unless it certainly isn't there.

@@ -97,9 +97,8 @@ pub(crate) struct Index {
 struct Seen(Mutex<HashSet<ObjectId>>);
 
 impl Seen {
-    /// Whether it is the first time.
-    fn insert(&self, id: ObjectId) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+    fn insert(&self, id: ObjectId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
     fn contains(&self, id: &ObjectId) -> bool {
@@ -225,15 +224,21 @@ impl Index {
             }
             let listed = index.store.list(layout::PACKS).await?;
             let packs = listed.iter().filter_map(|listed| Some((layout::parse_pack(&listed.name)?, listed.length)));
-            let strays: Vec<_> = packs.filter(|(id, _)| !known.contains(id) && index.strays_seen.insert(*id)).collect();
-            let read = |(id, length): (ObjectId, u64)| RecentPack::read(id, length, &index.store, &index.keyring);
+            let strays: Vec<_> =
+                packs.filter(|(id, _)| !known.contains(id) && !index.strays_seen.contains(id)).collect();
+            let index = &index;
+            let read = |(id, length): (ObjectId, u64)| async move {
+                (id, RecentPack::read(id, length, &index.store, &index.keyring).await)
+            };
             let mut reading = futures::stream::iter(strays).map(read).buffer_unordered(FOOTERS);
-            while let Some(found) = reading.next().await {
+            while let Some((id, found)) = reading.next().await {
                 match found {
                     Ok(found) => index.add_recent(Arc::new(found)),
+                    // Those that weren't read are looked at the next time.
                     Err(error @ Error::Store { .. }) => return Err(error),
                     Err(error) => index.put_footer_aside(&error),
                 }
+                index.strays_seen.insert(id);
             }
             Ok(())
         })
@@ -387,7 +392,7 @@ impl Index {
         Ok(found)
     }
 
-    /// Everywhere where `id` is according to the segments, and the last of the errors met on the way.
+    /// Everywhere where `id` is according to the segments, and the gravest of the errors met on the way.
     pub(crate) async fn locate(self: &Arc<Self>, id: &BlobId) -> Result<(Vec<Location>, Option<Error>)> {
         self.ensure_listed().await?;
         let segments = self.segments();
@@ -401,7 +406,7 @@ impl Index {
                         self.store.put_aside(Name::Index(*segment.id()), unusable.error());
                         self.distrusted.insert(*segment.id());
                     }
-                    failure = Some(error);
+                    failure = Some(Error::graver(failure, error));
                 }
             }
         }

@@ -523,13 +523,7 @@ impl Repository {
                     copied += u64::from(name != Name::Config);
                 }
                 Task::Delete(name) => deleted += u64::from(self.delete_unreadable(name).await?),
-                Task::RemoveKey(id) => match self.remove_key(&id).await {
-                    Err(error) if error.is_not_found() => {}
-                    outcome => {
-                        outcome?;
-                        deleted += 1;
-                    }
-                },
+                Task::RemoveKey(id) => deleted += u64::from(self.remove_unreadable_key(&id).await?),
                 Task::Publish(list) => {
                     let (name, bytes) = (Name::Kept(list.tag, list.damaged), list.bytes.clone());
                     self.publish_after(&small.series, list).await?;
@@ -562,7 +556,7 @@ impl Repository {
             Ok(found) if found == bytes => return Ok(()),
             Err(error @ Error::Store { .. }) => return Err(error),
             Err(error) if error.is_not_found() => {}
-            _ => self.store().delete(&text).await?,
+            _ => drop(self.delete_unreadable(name).await?),
         }
         match self.store().create(&text, bytes).await? {
             crate::store::Created::Ours => Ok(()),
@@ -572,25 +566,9 @@ impl Repository {
         }
     }
 
-    /// Deletes an object that can't be read, unless it can by now.
-    async fn delete_unreadable(&self, name: Name) -> Result<bool> {
-        let read = match name {
-            Name::Kept(tag, number) => kept::read(self.store(), self.keyring(), &tag, number).await.map(drop),
-            Name::Collection(_) | Name::CollectionEnd(_) => {
-                collection::is_authentic(self.store(), self.keyring(), name).await.map(drop)
-            }
-            Name::Writer(id) => {
-                let bytes = self.store().get(&name.to_string(), object::RECORD_MAX).await;
-                bytes.and_then(|bytes| open_registration(&bytes, id, self.keyring())).map(drop)
-            }
-            Name::WriterEnd(id) => read_end(self.store(), self.keyring(), id).await.map(drop),
-            Name::Key(id) => {
-                let bytes = self.store().get(&name.to_string(), SLOT_MAX).await;
-                bytes.and_then(|bytes| Slot::parse(&bytes, &id)).map(drop)
-            }
-            _ => Err(Error::corrupt(name, "")),
-        };
-        match read {
+    /// Deletes an object that can't be read, unless it can by now; whether there was one.
+    pub(super) async fn delete_unreadable(&self, name: Name) -> Result<bool> {
+        match self.look_again(name).await {
             Ok(()) => Err(Error::conflict(name, "it can be read again, so nothing was deleted; plan anew")),
             Err(error) if error.is_not_found() => Ok(false),
             Err(error) => {
@@ -598,6 +576,46 @@ impl Repository {
                 self.store().delete(&name.to_string()).await?;
                 Ok(true)
             }
+        }
+    }
+
+    /// What is wrong with an object by now. One that isn't the administrator's has nothing wrong with it.
+    async fn look_again(&self, name: Name) -> Result<()> {
+        let get = |limit| {
+            let name = name.to_string();
+            async move { self.store().get(&name, limit).await }
+        };
+        match name {
+            Name::Commit(name) => self.timelines().read(&name).await.map(drop),
+            Name::Kept(tag, number) => kept::read(self.store(), self.keyring(), &tag, number).await.map(drop),
+            Name::Collection(_) | Name::CollectionEnd(_) => {
+                collection::is_authentic(self.store(), self.keyring(), name).await.map(drop)
+            }
+            Name::Writer(id) => {
+                let bytes = get(object::RECORD_MAX).await?;
+                open_registration(&bytes, id, self.keyring()).map(drop)
+            }
+            Name::WriterEnd(id) => read_end(self.store(), self.keyring(), id).await.map(drop),
+            Name::Key(id) => Slot::parse(&get(SLOT_MAX).await?, &id).map(drop),
+            Name::Roster(..) => {
+                let bytes = get(ROSTER_MAX).await?;
+                Roster::open(&bytes, name, self.id(), self.keyring().administrator_public()).map(drop)
+            }
+            // There is one config that is right. What is named by its hash and isn't what was to be put there is damaged.
+            Name::Config | Name::Pack(_) | Name::Index(_) | Name::Probe(_) => Err(Error::corrupt(name, "")),
+        }
+    }
+
+    /// Takes a key slot that can't be read out of the roster, unless it can by now.
+    async fn remove_unreadable_key(&self, id: &ObjectId) -> Result<bool> {
+        let name = Name::Key(*id);
+        match self.look_again(name).await {
+            Ok(()) => return Err(Error::conflict(name, "it can be read again, so nothing was removed; plan anew")),
+            Err(error) => drop(said(error)?),
+        }
+        match self.remove_key(id).await {
+            Err(error) if error.is_not_found() => Ok(false),
+            removed => removed.map(|()| true),
         }
     }
 

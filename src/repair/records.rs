@@ -55,7 +55,8 @@ impl Root {
 pub(super) struct SeriesWork {
     pub(super) names: BTreeMap<SeriesTag, String>,
     put: Vec<(Name, Bytes)>,
-    delete: Vec<Name>,
+    /// What goes, and whether it does though it can be read, since its number is made up.
+    delete: Vec<(Name, bool)>,
     /// What can't be read.
     damaged: BTreeSet<CommitName>,
     /// Numbers that a tombstone takes, ascending.
@@ -129,9 +130,15 @@ impl Repository {
         steps: &mut Steps,
     ) -> Result<()> {
         for name in names {
-            let may_go = match self.timelines().read(name).await {
+            let read = self.read_twice(name).await;
+            let opens = read.is_ok();
+            let may_go = match read {
                 Ok(_) => options.accept_loss,
                 Err(error) if error.is_not_found() => continue,
+                Err(error) if error.is_unsupported() => {
+                    steps.leave(Name::Commit(*name), error);
+                    continue;
+                }
                 Err(error) => said(error).map(|_| true)?,
             };
             let advice =
@@ -139,22 +146,23 @@ impl Repository {
             let (action, advice) = if may_go { (RepairAction::Delete, "") } else { (RepairAction::None, advice) };
             steps.advise(Name::Commit(*name), UNREACHED, action, advice);
             if may_go {
-                work.delete.push(Name::Commit(*name));
+                work.delete.push((Name::Commit(*name), opens));
             }
         }
         Ok(())
     }
 
+    /// Reads a record, and again where it seems to be damaged: the first time may have been the store's or the wire's fault.
+    async fn read_twice(&self, name: &CommitName) -> Result<Placed> {
+        match self.timelines().read(name).await {
+            Err(error) if error.is_corrupt() => self.timelines().read(name).await,
+            read => read,
+        }
+    }
+
     async fn plan_series(&self, line: &mut Line<'_>, numbers: BTreeSet<u64>) -> Result<()> {
         let tag = line.tag;
-        let read = |number: u64| async move {
-            let name = CommitName { tag, number };
-            match self.timelines().read(&name).await {
-                // A second look: the first may have been the store's or the wire's fault.
-                Err(error) if error.is_corrupt() => (number, self.timelines().read(&name).await),
-                read => (number, read),
-            }
-        };
+        let read = |number: u64| async move { (number, self.read_twice(&CommitName { tag, number }).await) };
         let read: Vec<_> = futures::stream::iter(numbers).map(read).buffered(CONCURRENCY).collect().await;
         for (number, record) in read {
             match record {
@@ -287,7 +295,7 @@ impl Line<'_> {
             } else {
                 let advice = "no writer has come to its number";
                 self.steps.advise(self.name(number), problem, RepairAction::Delete, advice);
-                self.work.delete.push(self.name(number));
+                self.work.delete.push((self.name(number), false));
             }
         }
     }
@@ -370,7 +378,7 @@ impl SeriesWork {
         let names = &self.names;
         if options.remove_nameless {
             let nameless = self.damaged.iter().filter(|name| !names.contains_key(&name.tag));
-            self.delete.extend(nameless.map(|name| Name::Commit(*name)));
+            self.delete.extend(nameless.map(|name| (Name::Commit(*name), false)));
             self.delete.sort_unstable();
             self.delete.dedup();
         }
@@ -410,8 +418,12 @@ impl Repository {
             self.replace(name, bytes).await?;
             copied += 1;
         }
-        for name in std::mem::take(&mut work.delete) {
-            deleted += u64::from(self.delete_made_up(name).await?);
+        for (name, opens) in std::mem::take(&mut work.delete) {
+            let is_made_up = opens && self.is_made_up(name).await?;
+            if is_made_up {
+                self.store().delete(&name.to_string()).await?;
+            }
+            deleted += u64::from(is_made_up || self.delete_unreadable(name).await?);
         }
         for name in std::mem::take(&mut work.bury) {
             let series = self.series_name(&work.names, &name.tag)?;
@@ -430,15 +442,11 @@ impl Repository {
         Ok((copied, deleted, forgotten))
     }
 
-    /// Deletes an object under a commit's name, unless it can be read by now and its series has come to its number.
-    async fn delete_made_up(&self, name: Name) -> Result<bool> {
-        let Name::Commit(commit) = name else { return Ok(false) };
-        let lines = self.timelines().lines(Some(&commit.tag)).await?;
-        if lines.is_there(commit.tag, commit.number) && self.timelines().read_if_usable(&commit).await?.is_some() {
-            return Err(Error::conflict(name, "it can be read again, so nothing was deleted; plan anew"));
-        }
-        self.store().delete(&name.to_string()).await?;
-        Ok(true)
+    /// Whether a record's series still hasn't come to its number.
+    async fn is_made_up(&self, name: Name) -> Result<bool> {
+        let Name::Commit(name) = name else { return Ok(false) };
+        let lines = self.timelines().lines(Some(&name.tag)).await?;
+        Ok(lines.unreached.contains(&name))
     }
 
     /// Publishes that snapshots don't count any more; when they are forgotten and until when they can be undeleted, if

@@ -1,6 +1,6 @@
 //! `key list`, `key add`, `key remove` and `key rotate`.
 
-use backstop::KeySlot;
+use backstop::{KeySlot, Location};
 
 use crate::arguments::{Global, KeyAddArguments, KeyRemoveArguments};
 use crate::commands::Done;
@@ -37,9 +37,10 @@ pub(crate) async fn key_list(global: &Global, output: &mut Output) -> Result<Don
         ]);
     }
     output.table(&table, keys.iter().map(json::key))?;
-    let location = connection::location(global);
+    // Without credentials that may stand in it.
+    let location = Location::from(connection::location(global)).to_string();
     output.summary(
-        || json::created(&repository, location),
+        || json::created(&repository, &location),
         || format!("the repository's fingerprint is {}", repository.fingerprint()),
     )?;
     Ok(Done::Complete)

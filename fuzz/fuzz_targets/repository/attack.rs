@@ -1,7 +1,7 @@
 //! What attackers do to the store.
 
 use arbitrary::Arbitrary;
-use backstop::fuzzing::forge::{Blob, Chosen, Commit, Forger};
+use backstop::fuzzing::forge::{Blob, Chosen, Commit, File, Forger};
 use bytes::Bytes;
 
 use crate::original::{BEGIN, ORIGINAL, Objects, SERIES};
@@ -36,6 +36,14 @@ pub enum Edit {
         root: Option<u8>,
         entries: u8,
         form: u8,
+    },
+    /// Commits files each of which is a blob that is there, taken for a chunk or for a sequence.
+    Tree {
+        like: u8,
+        series: u8,
+        number: Number,
+        time: Time,
+        files: Vec<(u8, u8)>,
     },
     /// Registers, and ends it rightly or wrongly, or not at all.
     Register {
@@ -197,7 +205,7 @@ impl Edit {
     pub fn is_lie(&self) -> bool {
         matches!(
             self,
-            Edit::Plain { .. } | Edit::Commit { .. } | Edit::Pack { .. } | Edit::Segment { .. } | Edit::Replay { .. }
+            Edit::Plain { .. } | Edit::Commit { .. } | Edit::Tree { .. } | Edit::Pack { .. } | Edit::Segment { .. } | Edit::Replay { .. }
         )
     }
 
@@ -223,6 +231,24 @@ impl Edit {
             Edit::Plain { name, plain } => put(objects, forger.plain(name.chosen(), plain)),
             Edit::Commit { .. } => {
                 let made = self.commit(objects, forger)?;
+                put(objects, made);
+            }
+            Edit::Tree { like, series: of, number, time, files } => {
+                let ids = forger.ids(packs(objects));
+                let file = |(id, form): &(u8, u8)| {
+                    let (_, id) = ids.get(usize::from(*id) % ids.len().max(1))?;
+                    Some(File { id: *id, length: 64 + u32::from(*form), height: (form % 2 == 1).then_some(form / 128) })
+                };
+                let files: Vec<_> = files.iter().take(64).filter_map(file).collect();
+                let (pack, root) = forger.tree([0; 16], &files)?;
+                put(objects, pack);
+                let (time, clock) = (time.get(), time.get());
+                let (series, number, origin, entries) = (series(*of), number.get(), None, 0);
+                let (tombstone, hints, extension) = (false, false, None);
+                let root = Some(root);
+                let commit =
+                    Commit { series, number, time, clock, origin, root, entries, tombstone, hints, extension };
+                let made = commit_like(objects, forger, *like, commit)?;
                 put(objects, made);
             }
             Edit::Register { id, series: of, number, time, seen, end } => {
@@ -285,16 +311,11 @@ impl Edit {
         let Edit::Commit { like, series: of, number, time, clock, origin, root, entries, form } = self else {
             return None;
         };
-        let (like, _) = &ORIGINAL.snapshots[usize::from(*like) % ORIGINAL.snapshots.len()];
-        let name = |series: &str, number| forger.name(Chosen { kind: 0, series, number, id: [0; 32] });
-        let record = ORIGINAL.objects.get(&name(&like.series, like.number))?;
         let ids = root.map(|_| forger.ids(packs(objects))).unwrap_or_default();
         let root = root.and_then(|root| ids.get(usize::from(root) % ids.len().max(1)));
-        let (of, number) = (series(*of), number.get());
-        let before = objects.get(&name(of, number.saturating_sub(1))).filter(|_| number > 1);
         let commit = Commit {
-            series: of,
-            number,
+            series: series(*of),
+            number: number.get(),
             time: time.get(),
             clock: clock.get(),
             origin: origin.map(u64::from),
@@ -304,8 +325,18 @@ impl Edit {
             hints: form & 8 == 0,
             extension: (form >> 4 > 12).then_some(u32::from(form & 15)),
         };
-        forger.commit(like, record, before.map(Bytes::as_ref), commit)
+        commit_like(objects, forger, *like, commit)
     }
+}
+
+/// A record that is made from an honest one, and follows what is there.
+fn commit_like(objects: &Objects, forger: &Forger, like: u8, commit: Commit<'_>) -> Option<(String, Vec<u8>)> {
+    let (like, _) = &ORIGINAL.snapshots[usize::from(like) % ORIGINAL.snapshots.len()];
+    let name = |series: &str, number| forger.name(Chosen { kind: 0, series, number, id: [0; 32] });
+    let record = ORIGINAL.objects.get(&name(&like.series, like.number))?;
+    let number = commit.number;
+    let before = objects.get(&name(commit.series, number.saturating_sub(1))).filter(|_| number > 1);
+    forger.commit(like, record, before.map(Bytes::as_ref), commit)
 }
 
 impl Change {
