@@ -290,3 +290,5 @@ async fn a_registration_of_the_far_future_or_past_is_fenced() {
         assert_eq!((report.finished, report.fenced.len() == 1), (fenced, fenced), "{ahead}: {report:?}");
     }
 }
+
+mod rotation;
