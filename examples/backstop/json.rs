@@ -288,6 +288,7 @@ pub(crate) fn finding_kind(kind: FindingKind) -> &'static str {
         FindingKind::Undescribed => "undescribed",
         FindingKind::Unsupported => "unsupported",
         FindingKind::Leftover => "leftover",
+        FindingKind::Unsigned => "unsigned",
         FindingKind::Foreign => "foreign",
         _ => "other",
     }
