@@ -116,8 +116,10 @@ impl Repository {
     /// now on can't be read by whoever was removed before, even if they kept the keys, and even if a slot that was
     /// removed is put back. What was written before still can.
     ///
+    /// To have that rewritten, [collect](Repository::gc) with [`crate::GcOptions::with_rewrite_old_keys`] next.
+    ///
     /// This handle goes on under the new generation. Another that is open elsewhere goes on under the one that it
-    /// knows until it is opened anew or [refreshed](Repository::refresh_keys).
+    /// knows until it is opened anew or [refreshed](Repository::refresh_keys), which a feed does by itself.
     ///
     /// # Errors
     /// [`Error::AppendOnly`]; [`Error::Invalid`] once there have been 1024 generations, or if the slot that the
@@ -142,7 +144,8 @@ impl Repository {
 
     /// Learns the key generations that have been started since the repository was opened, and returns the newest. What
     /// is written from then on is sealed under that. Long-lived programs call it now and then, say once an hour, so
-    /// that they needn't be restarted after a rotation. It lists the key objects and reads at most one.
+    /// that they needn't be restarted after a rotation; a feed does by itself, see [`crate::FeedOptions::look_every`], and a
+    /// writer where it has to register anew. It lists the key objects and reads at most one.
     ///
     /// # Errors
     /// [`Error::Invalid`] if the slot that the repository was opened with has been removed.
@@ -150,13 +153,6 @@ impl Repository {
         let standing = self.standing().await?;
         self.learn(&standing)?;
         Ok(self.keyring().generation())
-    }
-
-    fn learn(&self, standing: &Standing) -> Result<()> {
-        if !standing.slots().contains(&self.slot()) {
-            return Err(roster::removed(&self.slot()));
-        }
-        standing.teach(self.keyring(), &self.slot(), self.slot_key())
     }
 
     /// What opens the repository now.

@@ -1,9 +1,10 @@
 //! A repository, opened: owns the parts that the operations work on, and names none of them.
 
+mod rotation;
 mod slots;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
@@ -188,6 +189,8 @@ struct Inner {
     chunker: Arc<Chunker>,
     splitter: Splitter,
     timelines: Timelines,
+    /// The rosters that were listed when all of them had been heeded last.
+    rosters: Mutex<Option<Vec<Name>>>,
 }
 
 impl std::fmt::Debug for Repository {
@@ -333,6 +336,7 @@ impl Repository {
             chunker,
             splitter,
             timelines,
+            rosters: Mutex::default(),
         }))
     }
 

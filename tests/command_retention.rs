@@ -169,7 +169,9 @@ fn json_has_the_fields_that_are_documented() {
     let counts = ["snapshots", "undeletable", "forgotten", "needed_blobs", "unneeded_blobs", "pack_bytes", "packs"];
     let plan = setting.objects(&["gc", "--waste", "0", "-n"]);
     let told = of_type(&plan, "gc_plan")[0];
-    has_fields(told, &[&["unfinished", "due", "freed_bytes", "spared_packs", "segments"], &counts[..]].concat());
+    let old = ["old_packs", "old_pack_bytes", "old_segments"];
+    let rest = ["unfinished", "due", "freed_bytes", "spared_packs", "segments"];
+    has_fields(told, &[&rest[..], &counts, &old].concat());
     let pack = of_type(&plan, "gc_pack")[0];
     has_fields(pack, &["pack", "reason", "bytes", "needed_bytes"]);
     assert_eq!(told["packs"], of_type(&plan, "gc_pack").len());
@@ -177,8 +179,9 @@ fn json_has_the_fields_that_are_documented() {
     let report = of_type(&ran, "gc")[0];
     let done =
         ["packs_written", "bytes_written", "packs_deleted", "bytes_deleted", "segments_deleted", "records_deleted"];
-    let rest = ["number", "finished", "rescued_blobs", "temporary_files", "fenced", "waiting", "left"];
-    has_fields(report, &[&done[..], &rest].concat());
+    let rest =
+        ["number", "finished", "old_packs_left", "rescued_blobs", "temporary_files", "fenced", "waiting", "left"];
+    has_fields(report, &[&done[..], &rest, &old].concat());
     assert_eq!((&report["finished"], &report["number"]), (&true.into(), &1.into()));
     let again = setting.objects(&["gc", "--waste", "1"]);
     assert_eq!((&again[0]["due"], &again[1]["number"]), (&false.into(), &Value::Null), "{again:?}");
@@ -244,4 +247,45 @@ fn an_append_only_key_adds_and_takes_nothing_away() {
     fs::write(setting.path("next"), [10; 32]).unwrap();
     setting.fail(&["--key-file", "server", "key", "add", "--new-key-file", "next"], 1);
     assert_eq!(of_type(&setting.objects(&["key", "list"]), "key").len(), 2, "it lets nobody in");
+}
+
+#[test]
+fn what_older_keys_open_is_rewritten_if_asked() {
+    let setting = with_snapshots(2);
+    setting.succeed(&["gc"]);
+    let said = setting.succeed(&["key", "rotate"]);
+    assert!(said.contains("`backstop gc --rewrite-old-keys` next"), "{said}");
+    let packs = || dump(&setting.path("repository/packs"));
+    let before = packs();
+    let plan = setting.succeed(&["gc", "-n"]);
+    assert!(plan.contains("nothing to collect") && plan.contains("sealed under older keys than the newest"), "{plan}");
+    setting.succeed(&["gc"]);
+    assert!(packs() == before, "nothing is rewritten unasked");
+
+    let told = setting.objects(&["gc", "--rewrite-old-keys"]);
+    assert_eq!(of_type(&told, "gc_pack")[0]["reason"], "old_keys");
+    let (plan, report) = (of_type(&told, "gc_plan")[0], of_type(&told, "gc")[0]);
+    assert_eq!((&report["old_packs"], &report["old_packs_left"]), (&plan["old_packs"], &0.into()));
+    assert!(packs().keys().all(|pack| !before.contains_key(pack)));
+    assert!(!setting.succeed(&["gc", "-n"]).contains("older keys"));
+
+    setting.succeed(&["key", "rotate"]);
+    let said = setting.succeed(&["-v", "gc", "--rewrite-old-keys"]);
+    assert!(said.contains("under older keys;") && said.contains("of these were sealed under older keys"), "{said}");
+    assert!(setting.succeed(&["check", "--read-data"]).contains("no damage found"));
+}
+
+#[test]
+fn a_check_shows_what_somebody_put_there() {
+    let (setting, other) = (with_snapshots(1), with_snapshots(1));
+    other.succeed(&["key", "rotate"]);
+    let rosters = dump(&other.path("repository/keys"));
+    let (roster, bytes) = rosters.iter().find(|(path, _)| path.to_string_lossy().contains("roster-")).unwrap();
+    let name = roster.file_name().unwrap().to_str().unwrap();
+    fs::write(setting.path("repository/keys").join(name), bytes).unwrap();
+    let said = setting.succeed(&["check"]);
+    assert!(said.contains(&format!("unsigned: keys/{name}: ")) && said.contains("no damage found"), "{said}");
+    let told = setting.objects(&["check"]);
+    let finding = of_type(&told, "finding").into_iter().find(|finding| finding["kind"] == "unsigned").unwrap();
+    assert_eq!(finding["informational"], true);
 }

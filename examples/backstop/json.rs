@@ -288,6 +288,7 @@ pub(crate) fn finding_kind(kind: FindingKind) -> &'static str {
         FindingKind::Undescribed => "undescribed",
         FindingKind::Unsupported => "unsupported",
         FindingKind::Leftover => "leftover",
+        FindingKind::Unsigned => "unsigned",
         FindingKind::Foreign => "foreign",
         _ => "other",
     }
@@ -400,6 +401,9 @@ pub(crate) fn gc_plan(plan: &GcPlan) -> Value {
         "freed_bytes": known(plan.freed_bytes()),
         "spared_packs": known(plan.spared_packs),
         "segments": known(plan.segments),
+        "old_packs": known(plan.old_packs),
+        "old_pack_bytes": known(plan.old_pack_bytes),
+        "old_segments": known(plan.old_segments),
     })
 }
 
@@ -418,6 +422,7 @@ pub(crate) fn pack_reason(reason: PackReason) -> &'static str {
         PackReason::Unneeded => "unneeded",
         PackReason::Sparse => "sparse",
         PackReason::Small => "small",
+        PackReason::OldKeys => "old_keys",
         _ => "other",
     }
 }
@@ -434,6 +439,10 @@ pub(crate) fn gc_report(report: &GcReport) -> Value {
         "bytes_deleted": report.bytes_deleted,
         "segments_deleted": report.segments_deleted,
         "records_deleted": report.records_deleted,
+        "old_packs": report.old_packs,
+        "old_pack_bytes": report.old_pack_bytes,
+        "old_segments": report.old_segments,
+        "old_packs_left": report.old_packs_left,
         "rescued_blobs": report.rescued_blobs,
         "temporary_files": report.temporary_files,
         "fenced": report.fenced.iter().map(fenced).collect::<Vec<_>>(),

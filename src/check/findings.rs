@@ -32,6 +32,10 @@ pub enum FindingKind {
     Unsupported,
     /// Informational: nothing refers to it. An interrupted writer leaves such things, and a running one has them.
     Leftover,
+    /// Informational: it has a right name and isn't by whom it should be: a list, collection or roster that this repository's
+    /// administrator didn't sign, or an end of a registration that isn't its writer's. It counts for nothing, but somebody who
+    /// can write to the store put it there: find out who, and delete it.
+    Unsigned,
     /// Informational: the name is none that this build gives.
     Foreign,
 }
@@ -39,7 +43,7 @@ pub enum FindingKind {
 impl FindingKind {
     /// Whether nothing is wrong, and nothing was left unchecked.
     pub fn is_informational(self) -> bool {
-        matches!(self, FindingKind::Leftover | FindingKind::Foreign)
+        matches!(self, FindingKind::Leftover | FindingKind::Unsigned | FindingKind::Foreign)
     }
 
     /// Whether something is wrong.

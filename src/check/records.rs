@@ -21,6 +21,19 @@ use crate::snapshot::{Body, Content, Lines, Placed, UNREACHED};
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
 
+/// What is said of a list or a collection that counts for nothing: it takes a secret to seal one.
+const UNSIGNED: &str = "this repository's administrator didn't sign it, so it counts for nothing; somebody who has one of \
+                        the repository's secrets put it there: find out who, then delete it with the store's tools";
+
+/// What is said of a roster that counts for nothing: it is in the clear.
+const UNSIGNED_ROSTER: &str = "this repository's administrator didn't sign it, so it counts for nothing; somebody who can \
+                               write to the store put it there: find out who, then delete it with the store's tools";
+
+/// What is said of a registration's end that counts for nothing.
+const NOT_THE_WRITERS: &str = "it isn't by the writer that registered, so it ends nothing, and a collection has to fence that \
+                               writer; somebody who has one of the repository's secrets put it there: find out who, then \
+                               delete it with the store's tools";
+
 /// A snapshot whose record is sound.
 #[derive(Clone, Debug)]
 pub(super) struct Root {
@@ -88,10 +101,7 @@ impl Repository {
                 };
                 match read {
                     Ok(true) => {}
-                    Ok(false) => {
-                        let problem = "it isn't signed by an administrator, and is ignored";
-                        findings.add_new(FindingKind::Leftover, name, problem);
-                    }
+                    Ok(false) => findings.add_new(FindingKind::Unsigned, name, UNSIGNED),
                     // It was tidied away since it was listed.
                     Err(Error::NotFound { .. }) => {}
                     Err(error) => findings.add_error(error)?,
@@ -156,10 +166,7 @@ impl Repository {
         let read = self.store().get(&name.to_string(), ROSTER_MAX).await;
         match read.and_then(|bytes| Roster::open(&bytes, name, self.id(), self.keyring().administrator_public())) {
             Ok(Some(_)) => {}
-            Ok(None) => {
-                let problem = "it isn't signed by an administrator, and is ignored";
-                findings.add_new(FindingKind::Leftover, name, problem);
-            }
+            Ok(None) => findings.add_new(FindingKind::Unsigned, name, UNSIGNED_ROSTER),
             Err(Error::NotFound { .. }) => {}
             Err(error) => findings.add_error(error)?,
         }
@@ -168,14 +175,21 @@ impl Repository {
 
     /// Names the registrations that haven't ended: each is a writer's that runs, or was cut off.
     pub(super) async fn check_writers(&self, findings: &mut Findings) -> Result<()> {
+        let mut ends = BTreeMap::new();
         for (name, _) in self.list_known(layout::WRITERS, findings).await? {
             let Name::WriterEnd(id) = name else { continue };
             match read_end(self.store(), self.keyring(), id).await {
+                Ok(ending) => drop(ends.insert(id, ending)),
                 Err(error) if !error.is_not_found() => findings.add_error(error)?,
-                _ => {}
+                Err(_) => {}
             }
         }
         for writer in registered(self.store(), self.keyring()).await? {
+            if let (Ok(record), Some(ending)) = (&writer.record, ends.get(&writer.id))
+                && record.ending != *ending
+            {
+                findings.add_new(FindingKind::Unsigned, Name::WriterEnd(writer.id), NOT_THE_WRITERS);
+            }
             match writer.record {
                 Ok(_) if writer.has_ended => {}
                 Ok(RegistrationRecord { series, number, host, .. }) => {

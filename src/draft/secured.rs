@@ -38,7 +38,7 @@ async fn commit_at_some_number(
             return Ok(snapshot);
         }
         let collection = registration.collection();
-        registration.renew().await?;
+        repository.renew(registration).await?;
         if registration.collection() != collection {
             let secured = secure_tree(repository, registration, &content.root, options).await;
             content.stored = secured.map_err(|error| overtaken(registration.series(), error))?;

@@ -48,7 +48,7 @@ pub(super) struct Committer {
     /// What failed first since the feed was closed.
     failed: Option<Arc<Error>>,
     tidy: Tidy,
-    /// When to look for collections next.
+    /// When to look for rotations and collections next.
     next_look: Instant,
 }
 
@@ -89,12 +89,13 @@ impl Committer {
         ending.done(self.failed);
     }
 
-    /// The next batch; meanwhile looks for collections now and then.
+    /// The next batch; meanwhile looks for rotations and collections now and then.
     async fn gather(&mut self) -> Option<Vec<Submission>> {
         loop {
             let now = Instant::now();
             if now >= self.next_look {
                 self.next_look = now + self.shared.options.look_every;
+                self.heed_rotations().await;
                 self.heed_collections().await;
             }
             tokio::select! {
@@ -102,6 +103,14 @@ impl Committer {
                 batch = self.shared.queue.gather() => return batch,
                 () = tokio::time::sleep_until(self.next_look) => {}
             }
+        }
+    }
+
+    /// Goes on under the newest keys. Comes first: a collection that was begun since is sealed under them.
+    async fn heed_rotations(&self) {
+        if let Err(error) = self.shared.repository.follow_rotations().await {
+            let series = &self.shared.series;
+            tracing::warn!(series, %error, "a feed goes on with the keys that it knows; it will look for newer ones again");
         }
     }
 
@@ -183,7 +192,7 @@ impl Committer {
             let new: Vec<_> = parent.stored.packs.iter().filter(new).copied().collect();
             self.unnamed.extend(new);
         }
-        self.registration.renew().await?;
+        self.shared.repository.renew(&mut self.registration).await?;
         self.superseded = false;
         self.evidence = Evidence::new(self.registration.condemned());
         let (chunks, evidence) = (&self.shared.chunks, Arc::clone(&self.evidence));

@@ -35,7 +35,8 @@ pub struct FeedOptions {
     /// After so many commits the feed looks whether the repository has many small packs and index segments, and merges
     /// them beside its commits, see [`crate::Repository::merge`]; 0 to leave that to others.
     pub merge_every: u64,
-    /// How often the feed looks whether a collection was begun, which waits until it has; 30 seconds.
+    /// How often the feed looks whether a collection was begun, which waits until it has, and whether the keys were
+    /// rotated; 30 seconds.
     pub look_every: Duration,
 }
 
@@ -114,7 +115,7 @@ impl FeedOptions {
         self
     }
 
-    /// Looks this often whether a collection was begun.
+    /// Looks this often whether a collection was begun, and whether the keys were rotated.
     #[must_use]
     pub fn with_look_every(mut self, time: Duration) -> Self {
         self.look_every = time;

@@ -254,3 +254,5 @@ async fn a_content_some_of_which_was_lost_is_not_committed() {
     assert_eq!(paths(&store).await, ["after", "late"]);
     assert_sound(&store).await;
 }
+
+mod rotation;

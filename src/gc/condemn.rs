@@ -33,7 +33,7 @@ impl Repository {
         survey: Survey,
         report: &mut GcReport,
     ) -> Result<(u64, Plan, Arc<Marks>)> {
-        let Survey { fates, segments, records, marked, registered, marks, undescribed, listed, .. } = survey;
+        let Survey { fates, old, segments, records, marked, registered, marks, undescribed, listed, .. } = survey;
         // What a writer has stored since may be named by no record in the end, so that nobody would find it there.
         let mut listed = Arc::new(listed);
         let mut going: HashSet<ObjectId> = fates.iter().map(|fate| fate.pack).collect();
@@ -64,6 +64,7 @@ impl Repository {
         for batch in batches(segments) {
             merged.extend(self.merge_segments(&batch, &gone).await?);
         }
+        report.count_old(&old, &gone, &merged);
         let packs = gone.into_iter().collect();
         let inherited = match &before.state {
             State::Idle(ended) => Ended { fenced: Vec::new(), ..ended.clone() },

@@ -10,6 +10,7 @@
 //! goes on with its writers.
 //!
 //! - `marks`: a bit for each blob. `mark`: setting them. `survey`: what each pack holds, and what becomes of it.
+//! - `generations`: what is sealed under older keys.
 //! - `condemn`: from a plan to `gc/n`. `writers`: waiting and fencing. `rescue`: the second mark. `delete`: the rest.
 //!
 //! Invariants: no blob that a snapshot needs is ever only in packs that are
@@ -20,6 +21,7 @@
 
 mod condemn;
 mod delete;
+mod generations;
 mod mark;
 mod marks;
 mod rescue;
@@ -28,12 +30,14 @@ mod survey;
 mod tests;
 mod writers;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::collection::{Authority, Collections, Standing};
 use crate::error::{Error, Result};
+use crate::gc::generations::OldKeys;
 use crate::gc::survey::Survey;
 use crate::id::ObjectId;
 use crate::merge::MergeReport;
@@ -53,11 +57,18 @@ pub struct GcOptions {
     /// Writers that registered longer ago than this, or more than a day from now, aren't waited for but fenced: their next commit loses, and they
     /// begin anew. Two days.
     pub fence_after: Duration,
+    /// Whether everything that is sealed under an older key generation than the newest is rewritten under the newest. No.
+    pub rewrite_old_keys: bool,
 }
 
 impl Default for GcOptions {
     fn default() -> Self {
-        Self { waste_max: 1.0 / 3.0, wait: Duration::from_secs(60), fence_after: Duration::from_secs(2 * 24 * 3600) }
+        Self {
+            waste_max: 1.0 / 3.0,
+            wait: Duration::from_secs(60),
+            fence_after: Duration::from_secs(2 * 24 * 3600),
+            rewrite_old_keys: false,
+        }
     }
 }
 
@@ -83,6 +94,17 @@ impl GcOptions {
         self
     }
 
+    /// Rewrites all packs and index segments that are sealed under older keys than the newest, as is worth its cost after
+    /// [`Repository::rotate_keys`]: once they are gone, old keys open no content and no path below a snapshot any more. What
+    /// they open still is in `docs/security.md`, above all the records of older snapshots.
+    ///
+    /// Packs of writers that run are left for the next collection. What is needed of them is copied before any of them goes, so the store needs room for as much again.
+    #[must_use]
+    pub fn with_rewrite_old_keys(mut self, rewrite: bool) -> Self {
+        self.rewrite_old_keys = rewrite;
+        self
+    }
+
     fn validate(&self) -> Result<()> {
         if (0.0..=1.0).contains(&self.waste_max) {
             Ok(())
@@ -102,6 +124,8 @@ pub enum PackReason {
     Sparse,
     /// It is small, and is merged with others.
     Small,
+    /// It is sealed under an older key generation than the newest: what is needed is copied under the newest.
+    OldKeys,
 }
 
 /// A pack that goes.
@@ -142,6 +166,12 @@ pub struct GcPlan {
     pub spared_packs: u64,
     /// Index segments that are rewritten.
     pub segments: u64,
+    /// Packs that are sealed under an older key generation than the newest, whether they go or not.
+    pub old_packs: u64,
+    /// Their length, in bytes.
+    pub old_pack_bytes: u64,
+    /// Index segments that are.
+    pub old_segments: u64,
     /// Registrations of writers that would be fenced, and lists of what counts and collections that newer ones replace.
     pub leftovers: u64,
     options: GcOptions,
@@ -195,6 +225,14 @@ pub struct GcReport {
     pub segments_deleted: u64,
     /// Records of forgotten snapshots that were deleted.
     pub records_deleted: u64,
+    /// Of the packs that it condemned, those that are sealed under an older key generation than the newest.
+    pub old_packs: u64,
+    /// Their length, in bytes.
+    pub old_pack_bytes: u64,
+    /// Of the index segments that it condemned, those that are.
+    pub old_segments: u64,
+    /// Packs under older key generations that it didn't condemn; 0 where it goes on with one that was begun before.
+    pub old_packs_left: u64,
     /// Blobs that were condemned and that a snapshot needed which was made meanwhile.
     pub rescued_blobs: u64,
     /// Writers that were fenced, as `series` and number.
@@ -214,6 +252,15 @@ impl GcReport {
         self.packs_written += copied.packs_written;
         self.bytes_written += copied.bytes_written;
     }
+
+    /// Counts what goes of what is sealed under older keys.
+    fn count_old(&mut self, old: &OldKeys, packs: &BTreeSet<ObjectId>, segments: &BTreeSet<ObjectId>) {
+        let going = old.packs.iter().filter(|(pack, _)| packs.contains(pack));
+        (self.old_packs, self.old_pack_bytes) =
+            going.fold((0, 0), |(packs, bytes), (_, length)| (packs + 1, bytes + length));
+        self.old_packs_left = old.packs.len() as u64 - self.old_packs;
+        self.old_segments = old.segments.iter().filter(|segment| segments.contains(segment)).count() as u64;
+    }
 }
 
 impl Repository {
@@ -227,6 +274,7 @@ impl Repository {
     /// [`Error::Conflict`] if a merge or another collection comes in between: plan anew.
     pub async fn plan_gc(&self, options: &GcOptions) -> Result<GcPlan> {
         options.validate()?;
+        self.learn_keys(options).await?;
         let before = Collections::new(self.parts().clone()).standing().await?;
         if before.open().is_some() {
             return Ok(GcPlan::to_finish(before, options.clone()));
@@ -266,6 +314,7 @@ impl Repository {
     /// [`Error::AppendOnly`] if the repository was opened with a secret that may not delete.
     pub async fn gc(&self, plan: GcPlan, progress: Arc<dyn Progress>) -> Result<GcReport> {
         self.require_administrator("collect garbage")?;
+        self.learn_keys(&plan.options).await?;
         // What a writer added in order to end has no further use, whatever else there is to do.
         let registrations_cleared = clear_ended(self.parts()).await?;
         let mut report = GcReport { registrations_cleared, ..GcReport::default() };
@@ -307,6 +356,18 @@ impl Repository {
         self.delete_condemned(&collections, number, condemned, fences, &mut report).await?;
         Ok(report)
     }
+
+    /// Learns of rotations since the repository was opened: what is copied is to be sealed under the newest keys, and what
+    /// others have sealed under them is to be read.
+    async fn learn_keys(&self, options: &GcOptions) -> Result<()> {
+        match self.refresh_keys().await {
+            Err(error) if !options.rewrite_old_keys => {
+                tracing::warn!(%error, "a collection goes on with the keys that it knows");
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
 }
 
 impl GcPlan {
@@ -322,6 +383,9 @@ impl GcPlan {
             packs: Vec::new(),
             spared_packs: 0,
             segments: 0,
+            old_packs: 0,
+            old_pack_bytes: 0,
+            old_segments: 0,
             leftovers: 0,
             options,
             before,
@@ -341,6 +405,9 @@ impl GcPlan {
             packs: survey.fates.clone(),
             spared_packs: survey.spared,
             segments: survey.segments.len() as u64,
+            old_packs: survey.old.packs.len() as u64,
+            old_pack_bytes: survey.old.bytes(),
+            old_segments: survey.old.segments.len() as u64,
             leftovers: survey.leftovers,
             options,
             before,

@@ -10,6 +10,7 @@ use crate::clock::Timestamp;
 use crate::collection::{Numbers, Standing, State};
 use crate::cpu;
 use crate::error::{Error, Result};
+use crate::gc::generations::OldKeys;
 use crate::gc::mark::Strictness;
 use crate::gc::marks::{Marks, Place};
 use crate::gc::{GcOptions, PackFate, PackReason};
@@ -49,6 +50,8 @@ pub(super) struct Survey {
     pub(super) spared: u64,
     pub(super) leftovers: u64,
     pub(super) fates: Vec<PackFate>,
+    /// What is sealed under older keys, whether it goes or not.
+    pub(super) old: OldKeys,
     /// Packs that no segment describes and whose content is known.
     pub(super) undescribed: Vec<PackRef>,
     /// Index segments to rewrite, with their lengths.
@@ -152,6 +155,7 @@ impl Repository {
             spared: 0,
             leftovers: self.leftovers(&lines.kept, before.number, options).await?,
             fates: Vec::new(),
+            old: self.old_keys(&marks, &listed).await?,
             undescribed,
             segments: Vec::new(),
             records: condemned(&lines, &pinned, now),
@@ -165,7 +169,7 @@ impl Repository {
         survey.undescribed.retain(|pack| uses.get(&pack.id).is_some_and(|used| used.sole + used.shared > 0));
         (survey.needed_blobs, survey.unneeded_blobs) = (needed, unneeded);
         self.decide(&mut survey, &uses, &writers, options).await?;
-        self.choose_segments(&mut survey).await?;
+        self.choose_segments(&mut survey, options).await?;
         Ok(survey)
     }
 
@@ -311,6 +315,8 @@ impl Repository {
             let waste = 1.0 - used.needed as f64 / used.total.max(1) as f64;
             if used.needed == 0 {
                 fates.push(fate(PackReason::Unneeded));
+            } else if options.rewrite_old_keys && survey.old.packs.contains_key(pack) {
+                fates.push(fate(PackReason::OldKeys));
             } else if waste > options.waste_max {
                 fates.push(fate(PackReason::Sparse));
             } else {
@@ -350,7 +356,7 @@ impl Repository {
     }
 
     /// Chooses the index segments that are worth rewriting.
-    async fn choose_segments(&self, survey: &mut Survey) -> Result<()> {
+    async fn choose_segments(&self, survey: &mut Survey, options: &GcOptions) -> Result<()> {
         let listed: Vec<_> = lengths(self.store().list(layout::INDEX).await?, layout::parse_segment).collect();
         let packs = crate::blobs::list_packs(self.store()).await?;
         let going: HashSet<ObjectId> = survey.fates.iter().map(|fate| fate.pack).collect();
@@ -369,7 +375,10 @@ impl Repository {
             }
             Ok(stale)
         });
-        let stale = stale.await?;
+        let mut stale = stale.await?;
+        if options.rewrite_old_keys {
+            stale.extend(&survey.old.segments);
+        }
         let mut chosen: BTreeMap<ObjectId, u64> = choose_segments(listed.iter().copied()).into_iter().collect();
         chosen.extend(listed.into_iter().filter(|(id, _)| stale.contains(id)));
         survey.segments = chosen.into_iter().collect();

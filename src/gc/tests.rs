@@ -304,3 +304,5 @@ async fn who_would_wait_for_ever_need_not_where_nobody_runs() {
     let plan = repository.plan_gc(&GcOptions::default().with_wait(Duration::MAX)).await.unwrap();
     assert!(repository.gc(plan, Arc::new(NoProgress)).await.unwrap().finished);
 }
+
+mod rotation;

@@ -1,6 +1,7 @@
 //! By the holder of an append-only secret, who seals what he likes, and can delete nothing.
 
 use super::*;
+use crate::check::FindingKind;
 use crate::codec::{Encode, Extensions};
 use crate::collection::{CollectionBody, CollectionRecord, Ended, Plan};
 use crate::crypto::{Keyring, Kind};
@@ -11,6 +12,7 @@ use crate::layout::{self, NUMBER_MAX};
 use crate::merge::lengths;
 use crate::object;
 use crate::registration::RegistrationRecord;
+use crate::roster::{Member, Roster};
 use crate::snapshot::{Body, Record};
 use crate::testing::series;
 use crate::testing::stores::{Fault, FaultyStore, Kind as Call, Reply};
@@ -239,6 +241,18 @@ async fn what_another_signed_is_in_nobodys_way() {
                 .put(name, object::forge_signed(&record, Kind::Collection, &text, keyring, &forger, surroundings))
                 .await;
         }
+        let member = Member { slot: server.slot(), append_only: false, public: server.slot_key().public().unwrap() };
+        let roster = Roster::new(server.id(), number - 1, vec![member], &forger, surroundings).unwrap();
+        let roster_name = roster.name(&forger).unwrap();
+        world.put(roster_name, roster.seal(&forger).unwrap()).await;
+        let report = world.check().await;
+        for name in [Name::Kept(world.tag, number), Name::Collection(number), Name::CollectionEnd(number), roster_name]
+        {
+            let found: Vec<_> = report.findings.iter().filter(|one| one.object == name.to_string()).collect();
+            assert!(found.len() == 1 && found[0].kind == FindingKind::Unsigned, "{name}: {found:?}");
+            assert!(found[0].problem.contains("delete it"), "{found:?}");
+        }
+        assert!(report.is_sound() && FindingKind::Unsigned.is_informational());
         assert_eq!(world.numbers().await, [3, 4, 5, 6, 7]);
         let report = world.repair(&RepairOptions::default().with_accept_loss(true)).await.unwrap();
         assert!(report.forgotten.is_empty() && report.is_complete(), "{report:?}");
@@ -302,6 +316,10 @@ async fn only_its_writer_ends_a_registration() {
         let Name::Writer(writer) = relying.world.running().await else { panic!() };
         // A token that isn't the writer's.
         relying.world.seal(Name::WriterEnd(writer), Kind::RegistrationEnd, &([9_u8; 32], Extensions::default())).await;
+        let report = relying.world.check().await;
+        let end = Name::WriterEnd(writer).to_string();
+        let found: Vec<_> = report.findings.iter().filter(|one| one.object == end).collect();
+        assert!(found.len() == 1 && found[0].kind == FindingKind::Unsigned && report.is_sound(), "{report:?}");
         relying.world.on_day(1);
         let options = GcOptions::default().with_wait(Duration::ZERO);
         let options = patience.map_or(options.clone(), |age| options.with_fence_after(age));

@@ -74,6 +74,7 @@ struct Rows {
 pub(crate) struct Segment {
     id: ObjectId,
     name: String,
+    generation: u32,
     opener: Opener,
     entries: u64,
     rows: u32,
@@ -99,7 +100,8 @@ impl Segment {
         let (entries, packs) = counts.split_first_chunk::<8>().ok_or_else(|| too_short(&name))?;
         let packs = packs.first_chunk::<4>().ok_or_else(|| too_short(&name))?;
         let (entries, rows) = (u64::from_le_bytes(*entries), u32::from_le_bytes(*packs));
-        let segment = Self { id, name, opener, entries, rows, length, source, filter: None };
+        let generation = header.generation;
+        let segment = Self { id, name, generation, opener, entries, rows, length, source, filter: None };
         if segment.expected_length() != Some(length) {
             return Err(Error::corrupt(&segment.name, "its length doesn't fit its counts"));
         }
@@ -115,6 +117,11 @@ impl Segment {
     /// The segment's name in the store.
     pub(crate) fn id(&self) -> &ObjectId {
         &self.id
+    }
+
+    /// The key generation that it is sealed under.
+    pub(crate) fn generation(&self) -> u32 {
+        self.generation
     }
 
     /// The number of blobs it knows.
@@ -196,10 +203,15 @@ impl Segment {
 
     /// The packs that its rows name; it must not be remote.
     pub(crate) fn packs(&self) -> Result<Vec<ObjectId>> {
+        Ok(self.rows()?.into_iter().map(|row| row.id).collect())
+    }
+
+    /// What its rows say of packs; it must not be remote.
+    pub(crate) fn rows(&self) -> Result<Vec<PackRow>> {
         let mut packs = Vec::with_capacity(self.rows as usize);
         for row in (0..self.rows).step_by(PAGE_ROWS) {
             let rows = self.open_rows(self.local(self.rows_range(row)?)?, row)?;
-            packs.extend(rows.as_chunks::<ROW_LEN>().0.iter().map(|row| PackRow::read(row).id));
+            packs.extend(rows.as_chunks::<ROW_LEN>().0.iter().map(PackRow::read));
         }
         Ok(packs)
     }

@@ -151,7 +151,7 @@ impl State {
                 return Ok(snapshot);
             }
             let collection = self.registration.collection();
-            self.registration.renew().await?;
+            self.repository.renew(&mut self.registration).await?;
             if self.registration.collection() != collection {
                 self.look_again().await?;
             }

@@ -100,6 +100,10 @@ pub(crate) struct GcArguments {
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub(crate) fence_after: Option<Duration>,
 
+    /// Rewrites all that is sealed under older keys than the newest, after `key rotate`
+    #[arg(long)]
+    pub(crate) rewrite_old_keys: bool,
+
     /// Only tells what would be done
     #[arg(long, short = 'n')]
     pub(crate) dry_run: bool,

@@ -1,6 +1,6 @@
 //! `check`.
 
-use backstop::{CheckOptions, CheckReport, Finding};
+use backstop::{CheckOptions, CheckReport, Finding, FindingKind};
 
 use crate::arguments::{CheckArguments, Global};
 use crate::commands::Done;
@@ -19,8 +19,7 @@ pub(crate) async fn check(global: &Global, arguments: &CheckArguments, output: &
     let report = unless_interrupted(operation, || "the check is not complete".to_owned()).await?;
     drop(watch);
     for finding in &report.findings {
-        // What is informational isn't told to people who didn't ask for it.
-        if output.is_json() || global.verbose || !finding.kind.is_informational() {
+        if output.is_json() || global.verbose || is_told(finding) {
             output.item(|| json::finding(finding), || describe_finding(finding))?;
         }
     }
@@ -30,6 +29,11 @@ pub(crate) async fn check(global: &Global, arguments: &CheckArguments, output: &
         0 => Done::Partial,
         _ => Done::Found,
     })
+}
+
+/// Whether people are told who didn't ask for what is informational. That somebody plants things they should know.
+fn is_told(finding: &Finding) -> bool {
+    finding.kind == FindingKind::Unsigned || !finding.kind.is_informational()
 }
 
 fn describe_finding(finding: &Finding) -> String {
@@ -60,7 +64,7 @@ fn describe(report: &CheckReport, verbose: bool) -> String {
             text.push_str(&format!(", {read} of {all} of data read"));
         }
     }
-    let informational = report.findings.iter().filter(|finding| finding.kind.is_informational()).count();
+    let informational = report.findings.iter().filter(|finding| !is_told(finding)).count();
     if informational > 0 && !verbose {
         let things =
             human::counted(informational as u64, "object that nothing refers to", "objects that nothing refers to");

@@ -31,7 +31,7 @@ pub(crate) async fn gc(global: &Global, arguments: &GcArguments, output: &mut Ou
         let is_due = plan.is_due();
         let report = collect(&repository, plan, global).await?;
         if is_due || output.is_json() {
-            output.summary(|| json::gc_report(&report), || describe(&report))?;
+            output.summary(|| json::gc_report(&report), || describe(&report, arguments.rewrite_old_keys))?;
         }
         if !report.finished || !report.left.is_empty() {
             done = Done::Partial;
@@ -47,6 +47,7 @@ fn options(arguments: &GcArguments) -> GcOptions {
     options.waste_max = arguments.waste.unwrap_or(options.waste_max);
     options.wait = arguments.wait.unwrap_or(options.wait);
     options.fence_after = arguments.fence_after.unwrap_or(options.fence_after);
+    options.rewrite_old_keys = arguments.rewrite_old_keys;
     options
 }
 
@@ -57,7 +58,7 @@ async fn collect(repository: &Repository, plan: GcPlan, global: &Global) -> Resu
     unless_interrupted(collection, left).await?.map_err(|error| match is_storage_full(&error) {
         true => Trouble::from(error).hint(
             "what is needed is copied before anything is deleted: free some space elsewhere, \
-             or try `backstop gc --waste 100`, which copies least",
+             or try `backstop gc --waste 100` without --rewrite-old-keys, which copies least",
         ),
         false => error.into(),
     })
@@ -110,24 +111,40 @@ fn describe_plan(plan: &GcPlan) -> String {
         let packs = human::counted(plan.spared_packs, "pack is", "packs are");
         text.push_str(&format!("\n{packs} spared, since the writers that made them run"));
     }
+    text.push_str(&describe_old(plan));
     text
+}
+
+/// What is sealed under older keys.
+fn describe_old(plan: &GcPlan) -> String {
+    let packs = human::counted(plan.old_packs, "pack", "packs");
+    let bytes = human::bytes(plan.old_pack_bytes);
+    let segments = human::counted(plan.old_segments, "index segment", "index segments");
+    match plan.old_packs + plan.old_segments {
+        0 => String::new(),
+        _ => format!("\n{packs} of {bytes} and {segments} are sealed under older keys than the newest"),
+    }
 }
 
 fn describe_packs(plan: &GcPlan) -> String {
     let of = |reason| plan.packs.iter().filter(move |fate| fate.reason == reason).count() as u64;
     let copied: u64 = plan.packs.iter().map(|fate| fate.needed_bytes).sum();
     format!(
-        "\n{}, which frees {}: {} unneeded, {} sparse and {} small; {} of them is needed and copied",
+        "\n{}, which frees {}: {} unneeded, {} sparse and {} small{}; {} of them is needed and copied",
         human::counted(plan.packs.len() as u64, "pack goes", "packs go"),
         human::bytes(plan.freed_bytes()),
         human::count(of(PackReason::Unneeded)),
         human::count(of(PackReason::Sparse)),
         human::count(of(PackReason::Small)),
+        match of(PackReason::OldKeys) {
+            0 => String::new(),
+            old => format!(", {} under older keys", human::count(old)),
+        },
         human::bytes(copied),
     )
 }
 
-fn describe(report: &GcReport) -> String {
+fn describe(report: &GcReport, rewrites: bool) -> String {
     let mut text = format!(
         "collection {}: deleted {} of {}, {} and {}; wrote {} of {}",
         report.number,
@@ -150,15 +167,28 @@ fn describe(report: &GcReport) -> String {
         let series = human::visible(series);
         text.push_str(&format!("\na writer of {series} was fenced at #{number}: if it still runs, it begins anew"));
     }
-    text.push_str(&describe_left(report));
+    if report.old_packs + report.old_segments > 0 {
+        let packs = human::counted(report.old_packs, "pack", "packs");
+        let bytes = human::bytes(report.old_pack_bytes);
+        let segments = human::counted(report.old_segments, "index segment", "index segments");
+        text.push_str(&format!("\n{packs} of {bytes} and {segments} of these were sealed under older keys"));
+    }
+    text.push_str(&describe_left(report, rewrites));
     text
 }
 
 /// Why it isn't complete, and what to do.
-fn describe_left(report: &GcReport) -> String {
+fn describe_left(report: &GcReport, rewrites: bool) -> String {
     let mut text = String::new();
     if !report.finished {
         text.push_str("\npartial: the collection hasn't ended, and the next `backstop gc` goes on with it");
+    }
+    if rewrites && report.old_packs_left > 0 {
+        let packs = human::counted(report.old_packs_left, "pack is", "packs are");
+        text.push_str(&format!(
+            "\n{packs} left under older keys: `backstop gc --rewrite-old-keys` goes on with them once the writers that \
+             made them have ended; what can't be read takes a check"
+        ));
     }
     for writer in &report.waiting {
         text.push_str(&format!("\n  it waits for {}", describe_writer(writer)));

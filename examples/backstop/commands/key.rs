@@ -85,7 +85,8 @@ pub(crate) async fn key_rotate(global: &Global, output: &mut Output) -> Result<D
         let (generation, keys) = (rotation.generation, rotation.keys.len());
         format!(
             "what is written from now on is sealed under key generation {generation}, which {keys} keys open\n\
-             programs that have the repository open go on under an older one until they are started anew or refresh it"
+             programs that have the repository open go on under an older one until they are started anew or refresh it\n\
+             `backstop gc --rewrite-old-keys` next rewrites what was written before, so that older keys don't open it"
         )
     };
     output.summary(|| json::keys_rotated(&rotation), text)?;
