@@ -185,8 +185,7 @@ impl Store {
                 )));
             }
             let length = result.meta.size;
-            let bytes = result.bytes().await?;
-            Ok(expect_length(bytes, length, name))
+            whole(result.bytes().await?, length).map(Ok)
         })
         .await?
     }
@@ -197,19 +196,20 @@ impl Store {
             return Ok(Bytes::new());
         }
         let path = path(name);
-        let bytes = match self.inner.get_range(&path, range.clone()).await {
+        let read = || async { whole(self.inner.get_range(&path, range.clone()).await?, range.end - range.start) };
+        match read().await {
             Err(failure) if is_retryable(&failure) => {
-                // Stores refuse a range that begins past the end like a call that failed.
+                // Stores cut a range that reaches past the end without a word, and refuse one that begins there like a
+                // call that failed.
                 let length = self.length(name).await?;
                 if length < range.end {
                     let reason = format!("it is {length} bytes long where {} should be", range.end);
                     return Err(Error::corrupt(name, reason));
                 }
-                self.retry("read", name, || self.inner.get_range(&path, range.clone())).await?
+                self.retry("read", name, read).await
             }
-            other => other.map_err(|failure| store_error("read", name, failure))?,
-        };
-        expect_length(bytes, range.end - range.start, name)
+            other => other.map_err(|failure| store_error("read", name, failure)),
+        }
     }
 
     /// The length of `name` in bytes.
@@ -280,13 +280,13 @@ fn path(name: &str) -> Path {
     Path::from(name)
 }
 
-/// Stores cut a range that reaches past the end without a word, and connections end early.
-fn expect_length(bytes: Bytes, expected: u64, name: &str) -> Result<Bytes> {
+/// The bytes, if they are as many as the store announced: connections end early, which says nothing of the object.
+fn whole(bytes: Bytes, expected: u64) -> object_store::Result<Bytes> {
     if bytes.len() as u64 == expected {
-        Ok(bytes)
-    } else {
-        Err(Error::corrupt(name, format!("{} bytes came back where {expected} should be", bytes.len())))
+        return Ok(bytes);
     }
+    let source = format!("{} bytes came back where {expected} should be", bytes.len()).into();
+    Err(object_store::Error::Generic { store: "the store", source })
 }
 
 fn is_retryable(failure: &object_store::Error) -> bool {
@@ -340,3 +340,6 @@ fn failed(operation: &'static str, name: &str, failure: object_store::Error, ret
         source: Box::new(failure),
     }
 }
+
+#[cfg(test)]
+mod tests;
