@@ -72,7 +72,12 @@ impl Timelines {
     /// All records of a series, or of all, with what counts: two listings at once, and a read for each list.
     pub(crate) async fn lines(&self, tag: Option<&SeriesTag>) -> Result<Lines> {
         let (names, kept) = futures::try_join!(self.listed(tag), self.kept_of(tag))?;
-        let lines = Lines::new(names, kept);
+        let mut lines = Lines::new(names, kept);
+        if !lines.unreached.is_empty() {
+            // What seems to be made up may follow what was forgotten and deleted while the names were listed.
+            let names = lines.names.into_iter().chain(lines.unreached).collect();
+            lines = Lines::new(names, self.kept_of(tag).await?);
+        }
         for name in &lines.unreached {
             self.store.put_aside(Name::Commit(*name), Error::corrupt(Name::Commit(*name), UNREACHED));
         }
