@@ -1,9 +1,10 @@
 //! Attacks on a repository that is in use: what others put on the store costs nobody what was acknowledged.
 //!
 //! `garbage`: by whoever can add objects and has no key. `forged`: by the holder of an append-only secret, who seals
-//! what he likes. `beyond`: by those who combine such. Each test says what goes on beside the attack, who stops, and
+//! what he likes. `beyond`: by those who combine such. `alone`: by rot, and by clocks. Each test says what goes on beside the attack, who stops, and
 //! what ends it. Merges are attacked in `merge`, keys in `keys`, trees in `tree` and `repair`, padding in `pack`.
 
+mod alone;
 mod beyond;
 mod forged;
 mod garbage;
