@@ -134,6 +134,25 @@ async fn garbage_where_nothing_is_known_uses_up_no_numbers() {
     }
 }
 
+/// What lies beyond thousands of missing numbers may be made up, or all of these are lost: then it is all there is.
+#[tokio::test]
+async fn records_beyond_lost_ones_lose_nothing_to_a_collection() {
+    let world = World::new().await;
+    world.commit(SERIES, 50).await.unwrap();
+    for number in [1500, 2500] {
+        world.forge(number, Timestamp::from_nanos(START + 6 * DAY + number as i64), |_| ()).await;
+    }
+    world.store.delete(&world.commit_name(1500).to_string().into()).await.unwrap();
+    let refused = world.collect().await.unwrap_err().to_string();
+    assert!(refused.contains(&world.commit_name(2500).to_string()) && refused.contains("repair"), "{refused}");
+    world.commit(SERIES, 51).await.unwrap();
+    let report = world.repair(&RepairOptions::default().with_accept_loss(true)).await.unwrap();
+    assert!(report.is_complete(), "{report:?}");
+    assert!(world.collect().await.unwrap().finished);
+    world.assert_nothing_lost("beyond lost ones").await;
+    world.assert_sound("beyond lost ones").await;
+}
+
 /// Whoever is fenced after a snapshot of the far future leaves a tombstone there.
 #[tokio::test]
 async fn a_fence_after_a_record_of_the_far_future_hides_nothing_once_that_is_forgotten() {
