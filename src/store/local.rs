@@ -50,6 +50,23 @@ pub(super) async fn list_folders(folder: &Path, prefix: &str) -> Result<Vec<Stri
     Ok(children.into_iter().filter(|child| child.length.is_none()).map(|child| child.name).collect())
 }
 
+/// Fails unless one of these is in the store's folder.
+pub(super) async fn require(folder: &Path, one_of: &'static [&'static str]) -> Result<()> {
+    let folder = folder.to_owned();
+    cpu::block(move || {
+        for name in one_of {
+            match folder.join(name).try_exists() {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => return Err(failure("look up", name, error)),
+            }
+        }
+        let gone = format!("{} has gone, or something else is in its place: is it mounted?", folder.display());
+        Err(failure("look up", one_of[0], std::io::Error::other(gone)))
+    })
+    .await
+}
+
 /// A file or folder whose name an object could have.
 struct Child {
     path: PathBuf,
@@ -123,6 +140,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("gc")).unwrap();
         fs::write(dir.path().join("gc/a\u{1}"), "").unwrap();
+        fs::write(dir.path().join("config"), "").unwrap();
         let client = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
         let client: std::sync::Arc<dyn object_store::ObjectStore> = std::sync::Arc::new(client);
         let error = Store::connect(&Location::from(client), Intent::Open).unwrap().list("gc").await.unwrap_err();

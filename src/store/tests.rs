@@ -48,3 +48,40 @@ async fn what_is_ours_is_ours_though_it_is_read_in_part() {
     assert_eq!(store.create("gc/x", Bytes::from_static(b"a sound object")).await.unwrap(), Created::Ours);
     assert_eq!(store.create("gc/x", Bytes::from_static(b"something else")).await.unwrap(), Created::Theirs);
 }
+
+/// An empty folder in the place of a repository's isn't one, though it is a place to write to.
+#[tokio::test(start_paused = true)]
+async fn where_a_local_store_has_gone_nothing_is_created_and_nothing_is_absent() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, elsewhere) = (dir.path().join("repository"), dir.path().join("unmounted"));
+    let store = Store::connect(&Location::from(folder.as_path()), Intent::Create).unwrap();
+    for name in ["keys/x", "config", "gc/x"] {
+        assert_eq!(store.create(name, Bytes::from_static(b"x")).await.unwrap(), Created::Ours);
+    }
+    assert!(store.list("kept").await.unwrap().is_empty());
+    assert!(store.get("gc/y", 9).await.unwrap_err().is_not_found());
+
+    std::fs::rename(&folder, &elsewhere).unwrap();
+    for is_there in [false, true] {
+        if is_there {
+            std::fs::create_dir(&folder).unwrap();
+        }
+        for error in [
+            store.create("gc/z", Bytes::from_static(b"z")).await.unwrap_err(),
+            store.refuses_to_overwrite("gc/x", Bytes::from_static(b"x")).await.unwrap_err(),
+            store.list("gc").await.unwrap_err(),
+            store.list("keys").await.unwrap_err(),
+            store.list_folders("gc").await.unwrap_err(),
+            store.get("gc/x", 9).await.unwrap_err(),
+            store.get_range("gc/x", 0..1).await.unwrap_err(),
+            store.length("gc/x").await.unwrap_err(),
+        ] {
+            assert!(error.is_retryable() && !error.is_not_found(), "{error:?}");
+        }
+    }
+    assert!(std::fs::read_dir(&folder).unwrap().next().is_none());
+    std::fs::remove_dir(&folder).unwrap();
+    std::fs::rename(&elsewhere, &folder).unwrap();
+    assert_eq!(store.create("gc/z", Bytes::from_static(b"z")).await.unwrap(), Created::Ours);
+    assert_eq!(store.list("gc").await.unwrap().len(), 2);
+}
