@@ -128,16 +128,21 @@ impl Numbers {
         list.iter().flat_map(|numbers| &numbers.runs).map(|(first, last)| last.saturating_sub(*first) + 1).sum()
     }
 
-    /// Adds a run.
+    /// Adds a run, and joins those that meet: a list that is handed on for ever takes no more room than it must.
     pub(crate) fn add(list: &mut Vec<Self>, tag: SeriesTag, run: (u64, u64)) {
-        match list.iter_mut().find(|numbers| numbers.tag == tag) {
-            Some(numbers) => {
-                numbers.runs.push(run);
-                numbers.runs.sort_unstable();
-                numbers.runs.dedup();
+        let Some(numbers) = list.iter_mut().find(|numbers| numbers.tag == tag) else {
+            list.push(Self { tag, runs: vec![run] });
+            return;
+        };
+        numbers.runs.push(run);
+        numbers.runs.sort_unstable();
+        numbers.runs.dedup_by(|next, before| {
+            let meets = next.0 <= before.1.saturating_add(1);
+            if meets {
+                before.1 = before.1.max(next.1);
             }
-            None => list.push(Self { tag, runs: vec![run] }),
-        }
+            meets
+        });
     }
 }
 
@@ -264,24 +269,24 @@ impl Collections {
     /// The highest of the sequence stays: its name must never be free again.
     pub(crate) async fn end(&self, number: u64, ended: Ended) -> Result<Ended> {
         let (name, body) = (Name::CollectionEnd(number), CollectionBody::Ended(ended.clone()));
-        let Parts { store, keyring, .. } = &self.parts;
+        let store = &self.parts.store;
         let mut holds = ended;
         for attempt in 1.. {
             if self.create(name, number, body.clone()).await? == Created::Ours {
                 break;
             }
-            match read(store, keyring, name, number).await {
-                Ok(Some(CollectionBody::Ended(theirs))) => {
-                    holds = theirs;
-                    break;
-                }
-                Err(error @ (Error::Store { .. } | Error::Unsupported { .. })) => return Err(error),
-                // Who can only add has put something there, again and again: until it is said, nothing is at an end.
-                _ if attempt < ATTEMPTS => store.delete(&name.to_string()).await?,
-                _ => {
-                    let reason = "somebody puts other things there; keep them from it, and run it again";
-                    return Err(Error::conflict(name, reason));
-                }
+            if let Some(theirs) = self.end_of(number).await? {
+                holds = theirs;
+                break;
+            }
+            if attempt == ATTEMPTS {
+                let reason = "somebody puts other things there; keep them from it, and run it again";
+                return Err(Error::conflict(name, reason));
+            }
+            // Who can only add has put something there: until it is said, nothing is at an end. Looked at twice, as the
+            // first look may have been the wire's fault.
+            if self.end_of(number).await?.is_none() {
+                store.delete(&name.to_string()).await?;
             }
         }
         for listed in store.list(layout::COLLECTIONS).await? {
@@ -293,6 +298,16 @@ impl Collections {
             }
         }
         Ok(holds)
+    }
+
+    /// What the end of a collection hands on; nothing if there is none, or what is there is certainly no end.
+    async fn end_of(&self, number: u64) -> Result<Option<Ended>> {
+        let Parts { store, keyring, .. } = &self.parts;
+        match read(store, keyring, Name::CollectionEnd(number), number).await {
+            Ok(Some(CollectionBody::Ended(ended))) => Ok(Some(ended)),
+            Ok(_) | Err(Error::Corrupt { .. } | Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Puts an end to a sequence whose newest records are damaged: begins and ends a collection of nothing after them.
@@ -314,6 +329,11 @@ impl Collections {
                     _ => {}
                 }
             }
+        }
+        if newest == 0 {
+            // Where none can be read the sequence must not begin anew: writers state up to which number they have seen it.
+            // What is made up far beyond doesn't use its numbers up.
+            newest = numbers.keys().copied().filter(|number| *number <= layout::NUMBER_MAX / 2).max().unwrap_or(0);
         }
         let number = Standing::new(newest, State::Idle(Ended::default()), numbers.into_keys()).next;
         for Numbers { tag, runs } in pinned {
@@ -394,13 +414,16 @@ async fn look(store: &Store, keyring: &Keyring, numbers: BTreeMap<u64, (bool, bo
             }
             Ok(None) => tracing::warn!(number, "a collection isn't the administrator's, and is ignored"),
             Err(error @ (Error::Store { .. } | Error::NotFound { .. })) => return Err(error),
+            // It was begun, whatever the numbers before it say, and whether it has ended isn't known.
+            Err(error) if *begun && *ended && is_begun(store, keyring, *number).await? => return Err(not_known(error)),
             Err(error) => unreadable.push((*number, error)),
         }
     }
     let standing = Standing::new(last, state, numbers.into_keys());
     for (number, error) in unreadable {
-        // It may have been the last one, and what it condemned isn't known. One beyond a free number can't have been.
-        if number < standing.next {
+        // It may have been the last one, and what it condemned isn't known. One beyond a free number can't have been,
+        // unless none can be read: those before the last are tidied away.
+        if number < standing.next || last == 0 {
             return Err(not_known(error));
         }
         store.put_aside(Name::Collection(number), error);
@@ -435,6 +458,14 @@ async fn standing_at(
         return Ok(Some(State::Open(plan)));
     }
     Ok(None)
+}
+
+/// Whether it is certain that a collection was begun, whatever stands under the name of its end.
+async fn is_begun(store: &Store, keyring: &Keyring, number: u64) -> Result<bool> {
+    match read(store, keyring, Name::Collection(number), number).await {
+        Err(error @ (Error::Store { .. } | Error::NotFound { .. })) => Err(error),
+        read => Ok(matches!(read, Ok(Some(_)))),
+    }
 }
 
 /// Whether an object of a collection is the administrator's; an error if it is damaged.

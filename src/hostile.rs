@@ -1,9 +1,11 @@
 //! Attacks on a repository that is in use: what others put on the store costs nobody what was acknowledged.
 //!
 //! `garbage`: by whoever can add objects and has no key. `forged`: by the holder of an append-only secret, who seals
-//! what he likes. `confused`: what he takes for something else. `beyond`: by those who combine such. Each test says what
-//! goes on beside the attack, who stops, and what ends it. `passing`: failures that pass, beside a repair. Merges are attacked in `merge`, keys in `keys`, trees in `tree` and `repair`, padding in `pack`.
+//! what he likes. `confused`: what he takes for something else. `beyond`: by those who combine such. `alone`: by rot, and
+//! by clocks. `passing`: failures that pass, beside a repair. Each test says what goes on beside the attack, who stops, and
+//! what ends it. Merges are attacked in `merge`, keys in `keys`, trees in `tree` and `repair`, padding in `pack`.
 
+mod alone;
 mod beyond;
 mod confused;
 mod forged;
@@ -113,6 +115,21 @@ impl World {
 
     async fn put(&self, name: impl ToString, bytes: impl Into<Bytes>) {
         self.store.put(&name.to_string().into(), bytes.into().into()).await.unwrap();
+    }
+
+    async fn get(&self, name: impl ToString) -> Vec<u8> {
+        self.store.get(&name.to_string().into()).await.unwrap().bytes().await.unwrap().to_vec()
+    }
+
+    /// The same repository elsewhere.
+    async fn copy(&self) -> Self {
+        let (store, clock) = (Arc::new(InMemory::new()), Arc::clone(&self.clock));
+        let copy = Self { store, clock, acknowledged: Mutex::default(), tag: self.tag };
+        for name in self.names("").await {
+            let bytes = self.get(&name).await;
+            copy.put(name, bytes).await;
+        }
+        copy
     }
 
     async fn exists(&self, name: impl ToString) -> bool {

@@ -321,7 +321,8 @@ async fn authentic(store: &Store, keyring: &Keyring, tag: &SeriesTag, mut number
     }
     let mut newest = Newest::of(held, kept, &numbers);
     for (number, error) in unreadable {
-        if number < newest.next {
+        // Those before the newest are tidied away, so where none can be read any of them may be it.
+        if number < newest.next || held == 0 {
             let (reason, is_unsupported) = (why(&error), error.is_unsupported());
             newest.unreadable.get_or_insert(Unreadable { number, reason, is_unsupported });
         }

@@ -234,7 +234,7 @@ pub(crate) async fn standing(
     // Nearly always the first one holds, and none of the others is read.
     let (first, others) = newest_first.split_at(newest_first.len().min(1));
     for names in [first, others] {
-        let read = |name: Name| async move { (name, store.get(&name.to_string(), ROSTER_MAX).await) };
+        let read = |name: Name| async move { (name, read(store, name).await) };
         let mut read = futures::stream::iter(names.iter().copied()).map(read).buffered(CONCURRENCY);
         while let Some((name, bytes)) = read.next().await {
             if let Some(roster) = judge(name, bytes, repository, administrator)? {
@@ -250,6 +250,19 @@ pub(crate) async fn standing(
     Ok(Standing::First(first_slot))
 }
 
+/// The bytes of a roster that was listed. None is ever deleted but what isn't the administrator's, so that one which
+/// isn't there is looked for again, and no older one takes its place.
+async fn read(store: &Store, name: Name) -> Result<Bytes> {
+    let text = name.to_string();
+    match store.get(&text, ROSTER_MAX).await {
+        Err(error) if error.is_not_found() => match store.get(&text, ROSTER_MAX).await {
+            Err(error) if error.is_not_found() => Err(Error::conflict(name, "it was listed, and is gone; try again")),
+            other => other,
+        },
+        other => other,
+    }
+}
+
 /// The roster, if it is the administrator's and can be used.
 fn judge(
     name: Name,
@@ -260,9 +273,7 @@ fn judge(
     match bytes.and_then(|bytes| Roster::open(&bytes, name, repository, administrator)) {
         Ok(Some(roster)) => return Ok(Some(roster)),
         Ok(None) => tracing::warn!(%name, "a roster of keys isn't signed by the administrator, and is ignored"),
-        Err(error) if error.is_corrupt() || error.is_not_found() => {
-            tracing::warn!(%name, %error, "a roster of keys can't be used");
-        }
+        Err(error) if error.is_corrupt() => tracing::warn!(%name, %error, "a roster of keys can't be used"),
         Err(error) => return Err(error),
     }
     Ok(None)

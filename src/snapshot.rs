@@ -305,8 +305,14 @@ impl Timelines {
     }
 
     /// The name of a series' newest record, and what still counts: three listings, two of them at once.
+    ///
+    /// # Errors
+    /// That of a list which can't be read, if it may be what says that numbers are missing before the newest.
     pub(crate) async fn tip(&self, tag: &SeriesTag) -> Result<(Option<CommitName>, Newest)> {
-        let Reached { buckets, newest } = self.reached(tag).await?;
+        let Reached { buckets, newest, is_cut } = self.reached(tag).await?;
+        if is_cut {
+            newest.sound(tag)?;
+        }
         for bucket in buckets.into_iter().rev() {
             if let Some(name) = self.names_in(tag, bucket).await?.pop() {
                 return Ok((Some(name), newest));
@@ -381,8 +387,8 @@ impl Timelines {
 
     /// Snapshot `number` of a series, if it counts: one listing and one read, at once.
     pub(crate) async fn numbered(&self, tag: &SeriesTag, number: u64) -> Result<Option<Snapshot>> {
-        let (kept, found) = futures::try_join!(self.kept(tag), self.recorded(tag, number))?;
-        Ok(found.filter(|_| kept.kept.counts(number)))
+        let (kept, found) = futures::join!(self.kept(tag), self.recorded(tag, number));
+        if kept?.kept.counts(number) { found } else { Ok(None) }
     }
 
     /// Snapshot `number` of a series, whether it counts or not.
@@ -449,19 +455,26 @@ impl Timelines {
     /// The buckets of a series as far as its numbers reach, and what counts: two listings at once, and a read of the list.
     async fn reached(&self, tag: &SeriesTag) -> Result<Reached> {
         let prefix = layout::series_prefix(tag);
-        let (folders, newest) = futures::try_join!(self.store.list_folders(&prefix), self.kept(tag))?;
+        let (folders, mut newest) = futures::try_join!(self.store.list_folders(&prefix), self.kept(tag))?;
         let mut buckets: Vec<_> =
             folders.iter().filter_map(|folder| layout::parse_bucket_prefix(tag, folder)).collect();
         buckets.sort_unstable();
-        let reached = newest.kept.reach(&buckets);
+        let mut reached = newest.kept.reach(&buckets);
+        if buckets.last().is_some_and(|last| *last > reached) {
+            // What seems to be made up may follow what was forgotten and deleted while the folders were listed.
+            newest = self.kept(tag).await?;
+            reached = newest.kept.reach(&buckets);
+        }
         let beyond = buckets.split_off(buckets.partition_point(|bucket| *bucket <= reached));
+        let mut is_cut = false;
         for bucket in beyond.into_iter().take(BEYOND_TOLD) {
             if !self.store.keeps_empty_folders() || !self.names_in(tag, bucket).await?.is_empty() {
                 let folder = layout::bucket_prefix(tag, bucket);
                 self.store.put_aside(&folder, Error::corrupt(&folder, UNREACHED));
+                is_cut = true;
             }
         }
-        Ok(Reached { buckets, newest })
+        Ok(Reached { buckets, newest, is_cut })
     }
 
     /// The names in one bucket in order.
@@ -478,6 +491,8 @@ struct Reached {
     /// The folders of its records, in order.
     buckets: Vec<u64>,
     newest: Newest,
+    /// Whether there are others, beyond.
+    is_cut: bool,
 }
 
 #[cfg(test)]

@@ -60,6 +60,10 @@ fn numbers_are_runs() {
     );
     Numbers::add(&mut list, other, (8, 10));
     assert!(Numbers::contain(&list, &other, 4) && Numbers::contain(&list, &other, 9));
+    for run in [(12, 20), (11, 11), (1, 2), (13, 15)] {
+        Numbers::add(&mut list, other, run);
+    }
+    assert_eq!(list[1], Numbers { tag: other, runs: vec![(1, 2), (4, 4), (8, 20)] });
 }
 
 async fn repository() -> Repository {
@@ -131,18 +135,61 @@ async fn what_the_administrator_did_not_sign_counts_for_nothing() {
 async fn what_cannot_be_a_collection_stops_nobody() {
     let repository = repository().await;
     let parts = repository.parts();
-    let names = ["gc/something-new", "gc/1000000000000000", "gc/999999999999999", "gc/000000000000003"];
+    let collections = Collections::new(parts.clone());
+    let none = collections.standing().await.unwrap();
+    assert_eq!(collections.begin(&none, Plan::default()).await.unwrap(), Some(1));
+    let names = ["gc/something-new", "gc/1000000000000000", "gc/999999999999999", "gc/000000000000004"];
     for name in names {
         parts.store.create(name, Bytes::from_static(b"?")).await.unwrap();
     }
     let (number, _) = condemned(&parts.store, &parts.keyring).await.unwrap();
-    assert_eq!((number, newest(&parts.store, &parts.keyring, 0).await.unwrap(), parts.store.aside().len()), (0, 0, 4));
+    assert_eq!((number, newest(&parts.store, &parts.keyring, 0).await.unwrap(), parts.store.aside().len()), (1, 1, 4));
+    collections.end(1, Ended::default()).await.unwrap();
+    let first = collections.standing().await.unwrap();
+    assert_eq!(collections.begin(&first, Plan::default()).await.unwrap(), Some(2));
+    // But this one comes right after the last, and may have been the newest.
+    parts.store.create("gc/000000000000003", Bytes::from_static(b"?")).await.unwrap();
+    assert!(condemned(&parts.store, &parts.keyring).await.unwrap_err().is_corrupt());
+}
+
+/// Those before the last are tidied away, so what is left of the last alone says how far the sequence has come.
+#[tokio::test]
+async fn the_last_that_is_damaged_does_not_begin_the_sequence_anew() {
+    for damaged in [&["gc/000000000000002-ended"][..], &["gc/000000000000002-ended", "gc/000000000000002"]] {
+        let memory = Arc::new(InMemory::new());
+        let store: Arc<dyn object_store::ObjectStore> = Arc::clone(&memory) as _;
+        let repository = Repository::create(store, &Secret::key([7; 32]), CreateOptions::default()).await.unwrap();
+        let (collections, parts) = (Collections::new(repository.parts().clone()), repository.parts());
+        for number in [1, 2] {
+            let before = collections.standing().await.unwrap();
+            assert_eq!(collections.begin(&before, plan()).await.unwrap(), Some(number));
+            collections.end(number, ended()).await.unwrap();
+        }
+        for name in damaged {
+            object_store::ObjectStoreExt::put(&*memory, &(*name).into(), "?".into()).await.unwrap();
+        }
+        let error = condemned(&parts.store, &parts.keyring).await.unwrap_err();
+        assert!(error.is_corrupt() && error.to_string().contains("repair the repository"), "{error}");
+        collections.supersede(Vec::new()).await.unwrap();
+        let standing = collections.standing().await.unwrap();
+        assert_eq!((standing.number, standing.open()), (3, None), "{damaged:?}");
+    }
+}
+
+/// Another collector of the same collection may know a key generation, or an extension, that this one doesn't.
+#[tokio::test]
+async fn an_end_that_needs_newer_keys_is_not_replaced() {
+    let repository = repository().await;
+    let parts = repository.parts();
     let collections = Collections::new(parts.clone());
     let none = collections.standing().await.unwrap();
-    assert_eq!(collections.begin(&none, Plan::default()).await.unwrap(), Some(1));
-    // But this one comes right after the last, and may have been the newest.
-    parts.store.create("gc/000000000000002", Bytes::from_static(b"?")).await.unwrap();
-    assert!(condemned(&parts.store, &parts.keyring).await.unwrap_err().is_corrupt());
+    assert_eq!(collections.begin(&none, plan()).await.unwrap(), Some(1));
+    let newer = parts.keyring.copy();
+    newer.rotate(&parts.surroundings).unwrap();
+    let others = Collections::new(Parts { keyring: Arc::new(newer), ..parts.clone() });
+    others.end(1, ended()).await.unwrap();
+    assert!(collections.end(1, Ended::default()).await.unwrap_err().is_unsupported());
+    assert_eq!(others.standing().await.unwrap().state, State::Idle(ended()));
 }
 
 #[tokio::test]

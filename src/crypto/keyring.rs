@@ -8,7 +8,7 @@
 //! Each use derives its own key with BLAKE3's `derive_key` and a context string
 //! of its own, so that no two uses share a key.
 
-use std::sync::{PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use aws_lc_rs::aead::{Aad, LessSafeKey};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
@@ -235,22 +235,24 @@ impl Keyring {
     /// Appends a new random generation, and returns its number; nothing if there is no room for another.
     pub(crate) fn rotate(&self, surroundings: &Surroundings) -> Option<u32> {
         let secret = surroundings.random_secret::<32>();
-        let mut secrets = self.secrets().with_room(1);
+        let mut secrets = self.secrets_to_change();
         let generation = secrets.newest().0.checked_add(1)?;
         (secrets.sealing.len() < GENERATIONS_MAX).then_some(())?;
-        secrets.sealing.push((generation, *secret));
-        self.replace(secrets);
+        let mut next = secrets.with_room(1);
+        next.sealing.push((generation, *secret));
+        *secrets = next;
         Some(generation)
     }
 
     /// Takes the generation that a copy has appended.
     pub(crate) fn adopt(&self, copy: &Self) {
         let newest = Zeroizing::new(*copy.secrets().newest());
-        let mut secrets = self.secrets().with_room(1);
+        let mut secrets = self.secrets_to_change();
         if secrets.of(newest.0).is_none() {
-            secrets.sealing.push(*newest);
-            secrets.sealing.sort_unstable_by_key(|(generation, _)| *generation);
-            self.replace(secrets);
+            let mut next = secrets.with_room(1);
+            next.sealing.push(*newest);
+            next.sealing.sort_unstable_by_key(|(generation, _)| *generation);
+            *secrets = next;
         }
     }
 
@@ -287,7 +289,8 @@ impl Keyring {
         let older: Zeroizing<Vec<Generation>> = Zeroizing::new(codec::decode(plain, object)?);
         let newest = Zeroizing::new((generation, *secret));
         let in_order = older.is_empty() || are_generations(&older) && older.iter().all(|older| older.0 < generation);
-        let mut secrets = self.secrets().with_room(older.len() + 1);
+        let mut secrets = self.secrets_to_change();
+        let mut next = secrets.with_room(older.len() + 1);
         for (generation, secret) in older.iter().chain([&*newest]) {
             match secrets.of(*generation) {
                 Some(known) if known != secret => {
@@ -295,19 +298,20 @@ impl Keyring {
                     return Err(Error::corrupt(object, reason));
                 }
                 Some(_) => {}
-                None => secrets.sealing.push((*generation, *secret)),
+                None => next.sealing.push((*generation, *secret)),
             }
         }
-        secrets.sealing.sort_unstable_by_key(|(generation, _)| *generation);
-        if !in_order || !are_generations(&secrets.sealing) {
+        next.sealing.sort_unstable_by_key(|(generation, _)| *generation);
+        if !in_order || !are_generations(&next.sealing) {
             return Err(Error::corrupt(object, "its key history has impossible generations"));
         }
-        self.replace(secrets);
+        *secrets = next;
         Ok(())
     }
 
-    fn replace(&self, secrets: Secrets) {
-        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
+    /// Held from looking to writing, so that of two who learn something neither forgets what the other has learned.
+    fn secrets_to_change(&self) -> RwLockWriteGuard<'_, Secrets> {
+        self.secrets.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The part of a roster's name that only an administrator knows before it is there, so that nobody takes it first.

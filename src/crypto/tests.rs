@@ -292,3 +292,26 @@ fn a_grant_opens_with_its_key_and_context_alone() {
     let again = Grant::seal(&[9; 32], &key.public().unwrap(), b"context", &surroundings).unwrap();
     assert_ne!(grant, again, "each is sealed under a key of its own");
 }
+
+/// Of two who learn something at once neither forgets what the other has learned.
+#[test]
+fn what_is_learned_at_once_is_all_known() {
+    let first = keyring();
+    let rotated = |times: u32| {
+        let copy = first.copy();
+        (0..times).for_each(|_| assert!(copy.rotate(&fixed()).is_some()));
+        copy
+    };
+    let copies: Vec<_> = (1..=9).map(rotated).collect();
+    for _ in 0..200 {
+        let shared = first.copy();
+        std::thread::scope(|scope| {
+            for copy in &copies {
+                scope.spawn(|| shared.adopt(copy));
+            }
+        });
+        for generation in 0..=9 {
+            shared.opener(Kind::Pack, generation, &[0; SALT_LEN], "a pack").unwrap();
+        }
+    }
+}

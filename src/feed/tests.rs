@@ -255,4 +255,25 @@ async fn a_content_some_of_which_was_lost_is_not_committed() {
     assert_sound(&store).await;
 }
 
+/// What is in the place of a folder or mount that has gone is no repository: nothing that is put there is acknowledged.
+#[tokio::test]
+async fn where_the_repository_has_gone_nothing_is_acknowledged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (folder, elsewhere) = (dir.path().join("repository"), dir.path().join("unmounted"));
+    let repository = Repository::create(folder.as_path(), &secret(), CreateOptions::default()).await.unwrap();
+    let feed = Arc::new(repository.feed(SERIES, FeedOptions::default()).await.unwrap());
+    put(&feed, "ana", "one").await.unwrap();
+
+    std::fs::rename(&folder, &elsewhere).unwrap();
+    std::fs::create_dir(&folder).unwrap();
+    let mut waiting = tokio::spawn({
+        let feed = Arc::clone(&feed);
+        async move { put(&feed, "ben", "two").await }
+    });
+    assert!(tokio::time::timeout(Duration::from_secs(1), &mut waiting).await.is_err(), "it waits for the store");
+    std::fs::remove_dir(&folder).expect("nothing was put there");
+    std::fs::rename(&elsewhere, &folder).unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap().number, 2);
+}
+
 mod rotation;

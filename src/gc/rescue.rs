@@ -65,6 +65,7 @@ impl Repository {
     async fn committed_since(&self, plan: &Plan) -> Result<Vec<(Snapshot, bool)>> {
         let lines = self.timelines().lines(None).await?;
         lines.require_lists()?;
+        self.timelines().require_reached(&lines).await?;
         let is_new = |name: &CommitName| {
             let at = plan.marked.binary_search_by_key(&name.tag, |(tag, _)| *tag);
             at.map_or(true, |at| name.number > plan.marked[at].1)

@@ -130,6 +130,7 @@ impl Repository {
     pub(super) async fn survey_packs(&self, before: &Standing, options: &GcOptions) -> Result<Survey> {
         let (lines, now) = (self.timelines().lines(None).await?, self.surroundings().clock.now());
         lines.require_lists()?;
+        self.timelines().require_reached(&lines).await?;
         let writers = self.spared_writers(options).await?;
         let registered = self.earliest_numbers(before).await?;
         self.index().refresh(Want::All).await?;

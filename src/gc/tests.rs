@@ -22,6 +22,7 @@ use crate::progress::NoProgress;
 use crate::registration::RegistrationRecord;
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::Snapshot;
+use crate::testing::stores::RestrainedStore;
 use crate::testing::{Random, fixed, keyring};
 use crate::tree::Key;
 use crate::writer::{CommitOptions, WriterOptions};
@@ -303,6 +304,20 @@ async fn who_would_wait_for_ever_need_not_where_nobody_runs() {
     repository.forget(&repository.plan_forget(&options).await.unwrap()).await.unwrap();
     let plan = repository.plan_gc(&GcOptions::default().with_wait(Duration::MAX)).await.unwrap();
     assert!(repository.gc(plan, Arc::new(NoProgress)).await.unwrap().finished);
+}
+
+/// A store that lets nothing be deleted, say because it locks objects, doesn't keep a collection from looking.
+#[tokio::test]
+async fn registrations_that_cannot_be_deleted_stop_nobody() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    drop(Repository::create(Arc::clone(&store), &Secret::key([7; 32]), CreateOptions::default()).await.unwrap());
+    put(&store, "photos", &[("ana/1", b"one")]).await;
+    let restrained = open(&RestrainedStore::without_deletes(Arc::clone(&store)).shared()).await;
+    let plan = restrained.plan_gc(&GcOptions::default()).await.unwrap();
+    let report = restrained.gc(plan, Arc::new(NoProgress)).await.unwrap();
+    assert_eq!(report.registrations_cleared, 0);
+    let plan = open(&store).await.plan_gc(&GcOptions::default()).await.unwrap();
+    assert_eq!(open(&store).await.gc(plan, Arc::new(NoProgress)).await.unwrap().registrations_cleared, 2);
 }
 
 mod rotation;

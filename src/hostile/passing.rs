@@ -10,10 +10,6 @@ use crate::repair::RepairPlan;
 use crate::testing::stores::{Fault, FaultyStore, Kind as Call, Reply};
 
 impl World {
-    async fn bytes(&self, name: &str) -> Bytes {
-        self.store.get(&name.into()).await.unwrap().bytes().await.unwrap()
-    }
-
     async fn plan(&self, options: &RepairOptions) -> RepairPlan {
         self.administrator().await.plan_repair(options, Arc::new(NoProgress)).await.unwrap()
     }
@@ -22,24 +18,15 @@ impl World {
         self.administrator().await.repair(plan, Arc::new(NoProgress)).await
     }
 
-    /// Another repository that has all that this one has.
-    async fn copy(&self) -> Repository {
-        let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        for name in self.names("").await {
-            store.put(&name.as_str().into(), self.bytes(&name).await.into()).await.unwrap();
-        }
-        Repository::open(store, &Secret::key([7; 32]), self.options()).await.unwrap()
-    }
-
     /// Plans a repair while an object is damaged that isn't any more when the plan is carried out.
     async fn repair_what_was_damaged(&self, name: &str, options: &RepairOptions) {
-        let sound = self.bytes(name).await;
-        self.put(name, sound.slice(..sound.len() - 1)).await;
+        let sound = self.get(name).await;
+        self.put(name, sound[..sound.len() - 1].to_vec()).await;
         let plan = self.plan(options).await;
         assert!(plan.is_due(), "{name}: {plan:?}");
         self.put(name, sound.clone()).await;
         assert!(matches!(self.carry_out(plan).await, Err(Error::Conflict { .. })), "{name}");
-        assert_eq!(self.bytes(name).await, sound, "{name}");
+        assert_eq!(self.get(name).await, sound, "{name}");
     }
 }
 
@@ -67,7 +54,7 @@ async fn what_was_committed_or_forgotten_since_is_not_replaced_from_a_copy() {
         let world = World::new().await;
         let lost = if forgets {
             let before = Name::Kept(world.tag, 1).to_string();
-            let list = world.bytes(&before).await;
+            let list = world.get(&before).await;
             world.forget(SERIES, &[3]).await.unwrap();
             world.on_day(20);
             world.collect().await.unwrap();
@@ -78,7 +65,7 @@ async fn what_was_committed_or_forgotten_since_is_not_replaced_from_a_copy() {
             world.commit(SERIES, 70).await.unwrap();
             world.commit_name(7)
         };
-        let copy = world.copy().await;
+        let copy = world.copy().await.administrator().await;
         world.store.delete(&lost.to_string().into()).await.unwrap();
         let plan = world.plan(&RepairOptions::default().with_other(copy)).await;
         assert!(plan.steps.iter().any(|step| step.object == lost.to_string()), "{plan:#?}");
@@ -88,9 +75,9 @@ async fn what_was_committed_or_forgotten_since_is_not_replaced_from_a_copy() {
             world.acknowledged.lock().unwrap().remove(&(SERIES.to_owned(), 7));
             assert_eq!(world.commit(SERIES, 71).await.unwrap(), 7);
         }
-        let there = world.bytes(&lost.to_string()).await;
+        let there = world.get(&lost.to_string()).await;
         assert!(matches!(world.carry_out(plan).await, Err(Error::Conflict { .. })));
-        assert_eq!(world.bytes(&lost.to_string()).await, there, "{lost}");
+        assert_eq!(world.get(&lost.to_string()).await, there, "{lost}");
         world.assert_nothing_lost("repaired").await;
     }
 }

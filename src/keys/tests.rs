@@ -2,6 +2,7 @@
 //! beside other changes, another repository in the place of this one.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use object_store::memory::InMemory;
 use object_store::path::Path;
@@ -16,6 +17,7 @@ use crate::object::{open_record, seal_record, write_trailer};
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::slot::KeyKind;
 use crate::testing::each_flip;
+use crate::testing::stores::{Call, Hook, HookedStore};
 
 const FIRST: [u8; 32] = [1; 32];
 const SECOND: [u8; 32] = [2; 32];
@@ -361,6 +363,38 @@ async fn a_damaged_roster_leaves_the_one_before_and_is_not_written_over() {
     put(&store, &last, sound).await;
     open(&store, SERVER).await.unwrap();
     opened.rotate_keys().await.unwrap();
+}
+
+/// Says of the newest roster that it isn't there, so many times.
+#[derive(Debug)]
+struct Hides(String, AtomicU32);
+
+#[async_trait::async_trait]
+impl Hook for Hides {
+    async fn before(&self, call: &Call) -> object_store::Result<()> {
+        let less = |left: u32| left.checked_sub(1);
+        if call.name == self.0 && self.1.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            let (path, source) = (call.name.clone(), "hidden".into());
+            return Err(object_store::Error::NotFound { path, source });
+        }
+        Ok(())
+    }
+}
+
+/// Or what is sealed from then on could be opened by whoever was removed.
+#[tokio::test]
+async fn a_roster_that_is_listed_and_not_there_is_looked_for_again_and_then_an_error() {
+    let (store, first) = repository().await;
+    first.rotate_keys().await.unwrap();
+    let last = key_names(&first).await.into_iter().rfind(|name| name.contains("roster")).unwrap();
+    for (times, is_found) in [(1, true), (99, false)] {
+        let hides = Hides(last.clone(), AtomicU32::new(times));
+        let hiding = HookedStore::with_hook(Arc::clone(&store) as _, hides).shared();
+        match Repository::open(hiding, &Secret::key(SECOND), OpenOptions::default()).await {
+            Ok(opened) => assert!(is_found && opened.keyring().generation() == 1),
+            Err(error) => assert!(!is_found && error.is_conflict() && error.to_string().contains(&last), "{error}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -139,14 +139,26 @@ pub(crate) async fn clear_ended(parts: &Parts) -> Result<u64> {
         if found.as_ref().is_some_and(|found| !found.has_ended) {
             continue;
         }
-        if found.is_some() {
-            store.delete(&Name::Writer(id).to_string()).await?;
+        for name in found.map(|_| Name::Writer(id)).into_iter().chain([Name::WriterEnd(id)]) {
+            if !clear(store, name).await? {
+                break;
+            }
             deleted += 1;
         }
-        store.delete(&Name::WriterEnd(id).to_string()).await?;
-        deleted += 1;
     }
     Ok(deleted)
+}
+
+/// Deletes what does no harm where it stays; whether the store allows it.
+async fn clear(store: &Store, name: Name) -> Result<bool> {
+    match store.delete(&name.to_string()).await {
+        Ok(()) => Ok(true),
+        Err(error) if error.is_retryable() => Err(error),
+        Err(error) => {
+            tracing::warn!(%name, %error, "what is left of a writer that has ended can't be deleted");
+            Ok(false)
+        }
+    }
 }
 
 struct Listed {

@@ -277,11 +277,11 @@ impl Repository {
             }
         }
         damaged.sort_unstable();
-        // Beyond the first free number there can't be one.
+        // Beyond the first free number there can't be one, unless none can be read: those before the last are tidied away.
         let free = (newest + 1..).find(|number| !taken.contains(number)).unwrap_or(u64::MAX);
-        let mut supersede = false;
+        let (mut supersede, mut superseded) = (false, Vec::new());
         for (number, name, problem) in damaged {
-            if number < newest || number > free {
+            if number < newest || number > free && newest > 0 {
                 steps.add(name, problem, RepairAction::Delete);
                 small.tasks.push(Task::Delete(name));
             } else if let Some(bytes) = self.once_there(options, name).await? {
@@ -291,10 +291,13 @@ impl Repository {
                 let advice = "see to it that no collection runs; records of snapshots forgotten so far are then kept";
                 steps.advise(name, problem, RepairAction::Supersede, advice);
                 supersede = true;
+                // The end of the collection that supersedes the others tidies away what comes before it, and no more.
+                superseded.extend((number > free).then_some(Task::Delete(name)));
             }
         }
         if supersede {
             small.tasks.push(Task::Supersede);
+            small.tasks.append(&mut superseded);
         }
         Ok(())
     }
@@ -363,7 +366,8 @@ impl Repository {
         let (sound, next) = (newest.number, newest.next);
         let mut lists = Vec::new();
         for (number, problem) in damaged {
-            if number < next {
+            // Where none can be read any may be the last: those before it are tidied away.
+            if number < next || sound == 0 {
                 lists.push((number, problem, self.list_once_there(options, tag, number).await?));
             } else {
                 let advice = "the lists before it are missing, so that it can't be one";

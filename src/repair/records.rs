@@ -17,7 +17,7 @@ use crate::repair::objects::Lists;
 use crate::repair::rewrite::Rewrite;
 use crate::repair::{RepairAction, RepairOptions, Steps, said};
 use crate::repository::Repository;
-use crate::snapshot::{Body, Origin, Placed, Record, UNREACHED, open_record};
+use crate::snapshot::{Body, Lines, Origin, Placed, Record, UNREACHED, open_record};
 
 /// Records read at a time.
 const CONCURRENCY: usize = 16;
@@ -105,7 +105,7 @@ impl Repository {
             series.entry(*tag).or_default();
         }
         let (mut work, mut roots, now) = (SeriesWork::default(), Vec::new(), self.surroundings().clock.now());
-        self.plan_unreached(options, &lines.unreached, &mut work, steps).await?;
+        self.plan_unreached(options, &lines, &mut work, steps).await?;
         for (tag, numbers) in series {
             let kept_of = |lists: &Lists| lists.get(&tag).map(|newest| newest.kept.clone()).unwrap_or_default();
             let (kept, kept_there) = (kept_of(lists), kept_of(lists_there));
@@ -125,15 +125,16 @@ impl Repository {
     async fn plan_unreached(
         &self,
         options: &RepairOptions,
-        names: &[CommitName],
+        lines: &Lines,
         work: &mut SeriesWork,
         steps: &mut Steps,
     ) -> Result<()> {
-        for name in names {
+        for name in &lines.unreached {
+            let has_list = lines.newest(&name.tag).sound(&name.tag).is_ok();
             let read = self.read_twice(name).await;
             let opens = read.is_ok();
             let may_go = match read {
-                Ok(_) => options.accept_loss,
+                Ok(_) => options.accept_loss && has_list,
                 Err(error) if error.is_not_found() => continue,
                 Err(error) if error.is_unsupported() => {
                     steps.leave(Name::Commit(*name), error);
@@ -141,8 +142,14 @@ impl Repository {
                 }
                 Err(error) => said(error).map(|_| true)?,
             };
-            let advice =
-                "whoever put it there has a secret, or all that came before it is lost; to delete it, accept the loss";
+            let advice = match has_list {
+                true => {
+                    "whoever put it there has a secret, or all that came before it is lost; to delete it, accept the loss"
+                }
+                false => {
+                    "the list that can't be read may say that what came before it was forgotten: restore that first"
+                }
+            };
             let (action, advice) = if may_go { (RepairAction::Delete, "") } else { (RepairAction::None, advice) };
             steps.advise(Name::Commit(*name), UNREACHED, action, advice);
             if may_go {

@@ -16,7 +16,7 @@ use crate::layout::{CommitName, Name};
 use crate::object;
 use crate::repair::said;
 use crate::repository::Repository;
-use crate::snapshot::{Body, Record};
+use crate::snapshot::{Body, Moment, Record};
 use crate::store::Created;
 
 /// The most gaps of a series that are closed by tombstones.
@@ -76,14 +76,15 @@ impl Repository {
             1 => None,
             number => self.timelines().read_if_usable(&CommitName { number: number - 1, ..name }).await?,
         };
-        let (hash, time) = before.map_or((RecordHash::new([0; RecordHash::LEN]), Timestamp::EPOCH), |placed| {
-            (placed.hash, placed.record.time)
-        });
+        let hash = before.map_or(RecordHash::new([0; RecordHash::LEN]), |placed| placed.hash);
+        // The record before it may be one that was forgotten, or damaged: neither says anything of the time.
+        let until = Some(Moment::Number(name.number - 1));
+        let (newest, _) = self.timelines().newest_and_latest(&name.tag, until).await?;
         let record = Record {
             series: series.to_owned(),
             number: name.number,
             // Not later than the next can be.
-            time: time.next(),
+            time: newest.map_or(Timestamp::EPOCH, |newest| newest.time).next(),
             clock: self.surroundings().clock.now(),
             // Of one that is gone nobody knows the hash, and nobody checks it.
             predecessor: (name.number > 1).then_some(hash),

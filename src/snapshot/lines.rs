@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::Timelines;
+use futures::StreamExt;
+
+use super::{CONCURRENCY, Timelines};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::id::SeriesTag;
@@ -72,11 +74,37 @@ impl Timelines {
     /// All records of a series, or of all, with what counts: two listings at once, and a read for each list.
     pub(crate) async fn lines(&self, tag: Option<&SeriesTag>) -> Result<Lines> {
         let (names, kept) = futures::try_join!(self.listed(tag), self.kept_of(tag))?;
-        let lines = Lines::new(names, kept);
+        let mut lines = Lines::new(names, kept);
+        if !lines.unreached.is_empty() {
+            // What seems to be made up may follow what was forgotten and deleted while the names were listed.
+            let names = lines.names.into_iter().chain(lines.unreached).collect();
+            lines = Lines::new(names, self.kept_of(tag).await?);
+        }
         for name in &lines.unreached {
             self.store.put_aside(Name::Commit(*name), Error::corrupt(Name::Commit(*name), UNREACHED));
         }
         Ok(lines)
+    }
+}
+
+impl Timelines {
+    /// An error if a record can be read that lies beyond thousands which aren't there: those may be lost, and not it be
+    /// made up, so nothing that it needs may be deleted.
+    pub(crate) async fn require_reached(&self, lines: &Lines) -> Result<()> {
+        let read = |name: CommitName| async move { (name, self.read_if_there(&name).await) };
+        let mut reading = futures::stream::iter(lines.unreached.iter().copied()).map(read).buffered(CONCURRENCY);
+        while let Some((name, read)) = reading.next().await {
+            match read {
+                Ok(None) | Err(Error::Corrupt { .. }) => {}
+                Ok(Some(_)) => {
+                    let reason =
+                        "it can be read, but thousands of numbers before it have no record; repair the repository";
+                    return Err(Error::corrupt(Name::Commit(name), reason));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures::{StreamExt, TryStreamExt};
 
-use super::{Body, Placed, Timelines};
+use super::{Body, Placed, Record, Timelines};
 use crate::clock::Timestamp;
 use crate::error::{Error, Result};
 use crate::id::SeriesTag;
@@ -102,7 +102,7 @@ impl Timelines {
             };
             let read: Vec<_> = futures::stream::iter(numbers).map(read).buffered(PROBES as usize).try_collect().await?;
             for (number, placed) in read {
-                search.learn(number, placed.as_ref().map(|placed| placed.record.time <= time));
+                search.learn(number, placed.as_ref().and_then(|placed| is_at_or_before(&placed.record, time)));
                 known.extend(placed.map(|placed| (number, placed)));
             }
             if search.is_blind && !search.is_restricted {
@@ -113,6 +113,15 @@ impl Timelines {
         }
         Ok(known)
     }
+}
+
+/// Whether a record is of a time up to `time`, as those before it then are, and those after it otherwise aren't.
+///
+/// A tombstone's time is just after that of the snapshot before it, which may have been one of the far future and have
+/// been forgotten since: so a late one says nothing of those after it.
+fn is_at_or_before(record: &Record, time: Timestamp) -> Option<bool> {
+    let is_before = record.time <= time;
+    (is_before || matches!(record.body, Body::Snapshot(_))).then_some(is_before)
 }
 
 /// A search for the last of some numbers for which something holds that holds for all before it.

@@ -76,7 +76,7 @@ impl Walk {
     /// Lists the next older bucket; false if there is none.
     async fn list(&mut self) -> Result<bool> {
         if self.buckets.is_none() {
-            let Reached { mut buckets, newest } = self.timelines.reached(&self.tag).await?;
+            let Reached { mut buckets, newest, .. } = self.timelines.reached(&self.tag).await?;
             self.highest = match self.until {
                 None => u64::MAX,
                 Some(Moment::Number(number)) => number,

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use object_store::ObjectStore;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::*;
 use crate::crypto::Secret;
@@ -15,7 +16,7 @@ use crate::layout::{CommitName, Name};
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::Body;
 use crate::testing::series::{self, at};
-use crate::testing::stores::{CountingStore, Kind as Call, SlowStore};
+use crate::testing::stores::{self, CountingStore, Hook, HookedStore, Kind as Call, SlowStore};
 
 /// How many snapshots the series has: two full buckets and a half.
 const SNAPSHOTS: u64 = 2_500;
@@ -128,7 +129,8 @@ async fn made_up_numbers_are_nobodys_latest() {
         repository.store().create(&name, bytes::Bytes::from_static(b"made up")).await.unwrap();
     }
     counting.take();
-    assert_eq!(find(&counting, &repository, Selector::LatestOf { series: many() }).await, (Some(5), 3, 1));
+    // One listing more, as the list of the series may have been published meanwhile.
+    assert_eq!(find(&counting, &repository, Selector::LatestOf { series: many() }).await, (Some(5), 4, 1));
     assert_eq!(find(&counting, &repository, until(at(900))).await.0, Some(5));
     assert_eq!(repository.snapshots(None).await.unwrap().len(), 5);
     assert!(
@@ -136,6 +138,108 @@ async fn made_up_numbers_are_nobodys_latest() {
         "{:?}",
         repository.put_aside()
     );
+}
+
+/// Publishes that snapshots don't count any more, and deletes their records.
+async fn collect(repository: &Repository, gone: std::ops::RangeInclusive<u64>) {
+    let (store, keyring, tag) = (repository.store(), repository.keyring(), repository.keyring().series_tag("many"));
+    let none = kept::Newest::default();
+    let list = none.kept.give_up(&gone.clone().collect(), *gone.end());
+    assert!(kept::publish(store, keyring, repository.surroundings(), "many", &none, list).await.unwrap());
+    for number in gone {
+        store.delete(&Name::Commit(CommitName { tag, number }).to_string()).await.unwrap();
+    }
+}
+
+/// A tombstone that followed a snapshot of the far future, which was then forgotten, hides nothing.
+#[tokio::test]
+async fn a_tombstone_of_the_far_future_hides_none_of_those_after_it() {
+    let body = |number: u64| match number {
+        51 => Some(Body::Tombstone),
+        _ => Some(series::snapshot(BlobId::new([0; 20]))),
+    };
+    let (counting, repository) = filled_with(100, body).await;
+    let name = CommitName { tag: repository.keyring().series_tag("many"), number: 51 };
+    let placed = repository.timelines().read(&name).await.unwrap();
+    let text = Name::Commit(name).to_string();
+    let late = crate::snapshot::Record { time: Timestamp::from_nanos(i64::MAX), ..placed.record };
+    let (keyring, surroundings) = (repository.keyring(), repository.surroundings());
+    let sealed =
+        crate::object::seal_record(&late, crate::crypto::Kind::Snapshot, &text, keyring, surroundings).unwrap();
+    counting.shared().put(&text.into(), sealed.into()).await.unwrap();
+    counting.take();
+    for number in 1..=100 {
+        let expected = if number == 51 { 50 } else { number };
+        assert_eq!(find(&counting, &repository, until(at(number))).await.0, Some(expected), "{number}");
+    }
+}
+
+/// What was forgotten doesn't count, whatever became of its record.
+#[tokio::test]
+async fn a_damaged_record_that_was_forgotten_is_no_snapshot() {
+    let body = |number: u64| (number != 3).then(|| series::snapshot(BlobId::new([0; 20])));
+    let (_, repository) = filled_with(5, body).await;
+    let selector = Selector::Number { series: many(), number: 3 };
+    assert!(repository.find(&selector).await.unwrap_err().is_corrupt());
+    let none = kept::Newest::default();
+    let list = none.kept.give_up(&[3].into(), 3);
+    let (store, keyring) = (repository.store(), repository.keyring());
+    assert!(kept::publish(store, keyring, repository.surroundings(), "many", &none, list).await.unwrap());
+    assert!(repository.find(&selector).await.unwrap_err().is_not_found());
+}
+
+/// A list that is damaged may be what says that thousands of numbers were forgotten: nobody goes on before those.
+#[tokio::test]
+async fn where_a_damaged_list_may_say_that_thousands_were_forgotten_writers_stop() {
+    let (counting, repository) = filled_with(2_005, |_| Some(series::snapshot(BlobId::new([0; 20])))).await;
+    collect(&repository, 900..=2_000).await;
+    counting.take();
+    let latest = Selector::LatestOf { series: many() };
+    assert_eq!(find(&counting, &repository, latest.clone()).await.0, Some(2_005));
+    let list = Name::Kept(repository.keyring().series_tag("many"), 1).to_string();
+    counting.shared().put(&list.as_str().into(), "damaged".into()).await.unwrap();
+    let refused = repository.writer("many", Default::default()).await.err().unwrap();
+    assert!(refused.is_corrupt() && refused.to_string().contains(&list), "{refused}");
+    // Nor are these deleted for being made up.
+    let accept = crate::repair::RepairOptions::default().with_accept_loss(true);
+    let progress = Arc::new(crate::progress::NoProgress);
+    let plan = repository.plan_repair(&accept, Arc::clone(&progress) as _).await.unwrap();
+    let newest = Name::Commit(CommitName { tag: repository.keyring().series_tag("many"), number: 2_005 }).to_string();
+    let step = plan.steps.iter().find(|step| step.object == newest).unwrap();
+    assert!(step.action == crate::repair::RepairAction::None && step.advice.contains("list"), "{step:?}");
+}
+
+/// Forgets and deletes while names are listed that were asked for before.
+#[derive(Debug)]
+struct Overtakes(Repository, AtomicBool);
+
+#[async_trait::async_trait]
+impl Hook for Overtakes {
+    async fn before(&self, call: &stores::Call) -> object_store::Result<()> {
+        if call.kind == Call::List && call.name.starts_with("commits") && !self.1.swap(true, Ordering::SeqCst) {
+            // Whatever else was asked for at the same time is answered first.
+            for _ in 0..1000 {
+                tokio::task::yield_now().await;
+            }
+            collect(&self.0, 900..=2_000).await;
+        }
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_is_forgotten_while_names_are_listed_hides_nothing_that_follows() {
+    for all in [false, true] {
+        let (counting, inner) = filled_with(2_005, |_| Some(series::snapshot(BlobId::new([0; 20])))).await;
+        let hook = Overtakes(inner, AtomicBool::new(false));
+        let overtaken = HookedStore::with_hook(counting.shared(), hook).shared();
+        let repository = Repository::open(overtaken, &Secret::key([7; 32]), OpenOptions::default()).await.unwrap();
+        let newest = match all {
+            true => repository.snapshots(Some("many")).await.unwrap().pop().unwrap(),
+            false => repository.find(&Selector::LatestOf { series: many() }).await.unwrap(),
+        };
+        assert_eq!((newest.number, repository.put_aside()), (2_005, Vec::new()));
+    }
 }
 
 /// One request takes this long, so that the time which passes counts those that wait for another.

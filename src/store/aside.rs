@@ -34,11 +34,14 @@ impl fmt::Display for PutAside {
 pub(super) struct Aside(Mutex<BTreeMap<String, String>>);
 
 impl Aside {
-    /// Remembers an object, and says in the log that it was put aside, once.
+    /// Remembers an object, and says in the log that it was put aside, once for each that is remembered.
     pub(super) fn add(&self, object: &str, reason: String) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < NAMES_MAX && !known.contains_key(object) {
-            tracing::warn!(object, reason, "an object can't be used and is put aside");
+        if known.contains_key(object) {
+            return;
+        }
+        tracing::warn!(object, reason, "an object can't be used and is put aside");
+        if known.len() < NAMES_MAX {
             known.insert(object.to_owned(), reason);
         }
     }

@@ -16,7 +16,7 @@ use rustix::io::Errno;
 
 use crate::cpu;
 use crate::error::{Error, Result};
-use crate::store::{Listed, temporary::is_temporary};
+use crate::store::{Listed, store_error, temporary::is_temporary};
 
 /// No object lies deeper below a prefix.
 const DEPTH_MAX: usize = 8;
@@ -50,6 +50,23 @@ pub(super) async fn list_folders(folder: &Path, prefix: &str) -> Result<Vec<Stri
     Ok(children.into_iter().filter(|child| child.length.is_none()).map(|child| child.name).collect())
 }
 
+/// Fails unless one of these is in the store's folder.
+pub(super) async fn require(folder: &Path, one_of: &'static [&'static str]) -> Result<()> {
+    let folder = folder.to_owned();
+    cpu::block(move || {
+        for name in one_of {
+            match folder.join(name).try_exists() {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) => return Err(failure("look up", name, error)),
+            }
+        }
+        let gone = format!("{} has gone, or something else is in its place: is it mounted?", folder.display());
+        Err(failure("look up", one_of[0], std::io::Error::other(gone)))
+    })
+    .await
+}
+
 /// A file or folder whose name an object could have.
 struct Child {
     path: PathBuf,
@@ -66,11 +83,11 @@ fn children(folder: &Path, name: &str) -> Result<Vec<Child>> {
     let listing = match std::fs::read_dir(folder) {
         Ok(listing) => listing,
         Err(error) if is_gone(&error) => return Ok(Vec::new()),
-        Err(error) => return Err(Error::file("list", folder, error)),
+        Err(error) => return Err(failure("list", name, error)),
     };
     let mut children = Vec::new();
     for entry in listing {
-        let path = entry.map_err(|error| Error::file("list", folder, error))?.path();
+        let path = entry.map_err(|error| failure("list", name, error))?.path();
         let Some(last) = path.file_name().and_then(|last| last.to_str()).filter(|last| is_possible(last)) else {
             tracing::warn!(?path, "a name that no object can have is passed over");
             continue;
@@ -82,7 +99,7 @@ fn children(folder: &Path, name: &str) -> Result<Vec<Child>> {
             Ok(metadata) => metadata,
             // Deleted meanwhile, or a symlink to nothing or to itself.
             Err(error) if is_gone(&error) || Errno::from_io_error(&error) == Some(Errno::LOOP) => continue,
-            Err(error) => return Err(Error::file("look up", path, error)),
+            Err(error) => return Err(failure("look up", &format!("{name}/{last}"), error)),
         };
         let length = metadata.is_file().then_some(metadata.len());
         if length.is_some() || metadata.is_dir() {
@@ -92,6 +109,11 @@ fn children(folder: &Path, name: &str) -> Result<Vec<Child>> {
         }
     }
     Ok(children)
+}
+
+/// What the client would have said, so that callers tell a failure of the store that may pass from others.
+fn failure(operation: &'static str, name: &str, error: std::io::Error) -> Error {
+    store_error(operation, name, object_store::Error::Generic { store: "LocalFileSystem", source: Box::new(error) })
 }
 
 fn is_gone(error: &std::io::Error) -> bool {
@@ -118,12 +140,20 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("gc")).unwrap();
         fs::write(dir.path().join("gc/a\u{1}"), "").unwrap();
+        fs::write(dir.path().join("config"), "").unwrap();
         let client = object_store::local::LocalFileSystem::new_with_prefix(dir.path()).unwrap();
         let client: std::sync::Arc<dyn object_store::ObjectStore> = std::sync::Arc::new(client);
         let error = Store::connect(&Location::from(client), Intent::Open).unwrap().list("gc").await.unwrap_err();
         assert!(error.to_string().contains("delete it with the store's own tools"), "{error}");
         let own = Store::connect(&Location::from(dir.path()), Intent::Open).unwrap();
         assert!(own.list("gc").await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_folder_that_cannot_be_listed_is_a_failure_of_the_store() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = list(dir.path(), &"x".repeat(300)).await.unwrap_err();
+        assert!(matches!(error, Error::Store { operation: "list", .. }) && error.is_retryable(), "{error:?}");
     }
 
     #[tokio::test]

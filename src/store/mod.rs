@@ -29,6 +29,7 @@ pub use location::Location;
 pub use rights::{Mismatch, Right, StoreAccess, StoreOperation, StoreRights};
 
 use crate::error::{Error, Result};
+use crate::layout;
 
 /// How often a call that may succeed later is made in all.
 const ATTEMPTS: u32 = 4;
@@ -109,6 +110,7 @@ impl Store {
         self.require_writable()?;
         let mut pause = FIRST_PAUSE;
         for attempt in 1.. {
+            self.require_place_for(name).await?;
             let failure = match self.put_once(name, body.clone()).await {
                 Ok(()) => return Ok(Created::Ours),
                 Err(failure) => failure,
@@ -144,6 +146,7 @@ impl Store {
     /// A store that doesn't refuse overwrites, with the very bytes that are there already.
     pub(crate) async fn refuses_to_overwrite(&self, name: &str, body: Bytes) -> Result<bool> {
         self.require_writable()?;
+        self.require_place_for(name).await?;
         self.retry("create", name, || async {
             match self.put_once(name, body.clone()).await {
                 Ok(()) => Ok(false),
@@ -164,6 +167,31 @@ impl Store {
         self.shared_file_system
     }
 
+    /// Fails where a local store has no config, and so is none: its folder or its mount has gone, and what would be
+    /// created would be in what is in its place. A repository's first objects come before its config.
+    async fn require_place_for(&self, name: &str) -> Result<()> {
+        match &self.folder {
+            Some(folder) if !is_under(name, &[layout::CONFIG, layout::KEYS]) => {
+                local::require(folder, &[layout::CONFIG]).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes sure that what isn't there isn't so since all of a local store has gone.
+    async fn unless_gone<T>(&self, name: &str, answer: Result<T>, is_there: impl FnOnce(&T) -> bool) -> Result<T> {
+        let is_absent = match &answer {
+            Ok(found) => !is_there(found),
+            Err(error) => error.is_not_found(),
+        };
+        match &self.folder {
+            Some(folder) if is_absent && !is_under(name, &[layout::CONFIG, layout::PROBES]) => {
+                local::require(folder, &[layout::CONFIG, layout::KEYS]).await.and(answer)
+            }
+            _ => answer,
+        }
+    }
+
     async fn put_once(&self, name: &str, body: Bytes) -> object_store::Result<()> {
         self.put_mode(name, body, PutMode::Create).await
     }
@@ -176,7 +204,7 @@ impl Store {
     /// Reads all of `name`, unless it is longer than `limit` bytes.
     pub(crate) async fn get(&self, name: &str, limit: u64) -> Result<Bytes> {
         let path = path(name);
-        self.retry("read", name, || async {
+        let read = self.retry("read", name, || async {
             let result = self.inner.get(&path).await?;
             if result.meta.size > limit {
                 return Ok(Err(Error::corrupt(
@@ -185,10 +213,9 @@ impl Store {
                 )));
             }
             let length = result.meta.size;
-            let bytes = result.bytes().await?;
-            Ok(expect_length(bytes, length, name))
-        })
-        .await?
+            whole(result.bytes().await?, length).map(Ok)
+        });
+        self.unless_gone(name, read.await.flatten(), |_| true).await
     }
 
     /// Reads exactly `range` of `name`; a shorter object is damaged.
@@ -197,25 +224,30 @@ impl Store {
             return Ok(Bytes::new());
         }
         let path = path(name);
-        let bytes = match self.inner.get_range(&path, range.clone()).await {
+        let read = || async { whole(self.inner.get_range(&path, range.clone()).await?, range.end - range.start) };
+        match read().await {
             Err(failure) if is_retryable(&failure) => {
-                // Stores refuse a range that begins past the end like a call that failed.
+                // Stores cut a range that reaches past the end without a word, and refuse one that begins there like a
+                // call that failed.
                 let length = self.length(name).await?;
                 if length < range.end {
                     let reason = format!("it is {length} bytes long where {} should be", range.end);
                     return Err(Error::corrupt(name, reason));
                 }
-                self.retry("read", name, || self.inner.get_range(&path, range.clone())).await?
+                self.retry("read", name, read).await
             }
-            other => other.map_err(|failure| store_error("read", name, failure))?,
-        };
-        expect_length(bytes, range.end - range.start, name)
+            other => {
+                let read = other.map_err(|failure| store_error("read", name, failure));
+                self.unless_gone(name, read, |_| true).await
+            }
+        }
     }
 
     /// The length of `name` in bytes.
     pub(crate) async fn length(&self, name: &str) -> Result<u64> {
         let path = path(name);
-        self.retry("look up", name, || self.inner.head(&path)).await.map(|meta| meta.size)
+        let meta = self.retry("look up", name, || self.inner.head(&path)).await;
+        self.unless_gone(name, meta.map(|meta| meta.size), |_| true).await
     }
 
     /// Every object under `prefix`, in no order.
@@ -223,7 +255,8 @@ impl Store {
     /// All of them are held in memory, some hundred bytes each.
     pub(crate) async fn list(&self, prefix: &str) -> Result<Vec<Listed>> {
         if let Some(folder) = &self.folder {
-            return local::list(folder, prefix).await;
+            let listed = local::list(folder, prefix).await;
+            return self.unless_gone(prefix, listed, |listed| !listed.is_empty()).await;
         }
         let path = path(prefix);
         self.retry("list", prefix, || {
@@ -238,7 +271,8 @@ impl Store {
     /// The folders directly under `prefix`, as full names, in no order.
     pub(crate) async fn list_folders(&self, prefix: &str) -> Result<Vec<String>> {
         if let Some(folder) = &self.folder {
-            return local::list_folders(folder, prefix).await;
+            let listed = local::list_folders(folder, prefix).await;
+            return self.unless_gone(prefix, listed, |listed| !listed.is_empty()).await;
         }
         let path = path(prefix);
         let listed = self.retry("list", prefix, || self.inner.list_with_delimiter(Some(&path))).await?;
@@ -280,13 +314,17 @@ fn path(name: &str) -> Path {
     Path::from(name)
 }
 
-/// Stores cut a range that reaches past the end without a word, and connections end early.
-fn expect_length(bytes: Bytes, expected: u64, name: &str) -> Result<Bytes> {
+fn is_under(name: &str, prefixes: &[&str]) -> bool {
+    prefixes.iter().any(|prefix| name.starts_with(prefix))
+}
+
+/// The bytes, if they are as many as the store announced: connections end early, which says nothing of the object.
+fn whole(bytes: Bytes, expected: u64) -> object_store::Result<Bytes> {
     if bytes.len() as u64 == expected {
-        Ok(bytes)
-    } else {
-        Err(Error::corrupt(name, format!("{} bytes came back where {expected} should be", bytes.len())))
+        return Ok(bytes);
     }
+    let source = format!("{} bytes came back where {expected} should be", bytes.len()).into();
+    Err(object_store::Error::Generic { store: "the store", source })
 }
 
 fn is_retryable(failure: &object_store::Error) -> bool {
@@ -340,3 +378,6 @@ fn failed(operation: &'static str, name: &str, failure: object_store::Error, ret
         source: Box::new(failure),
     }
 }
+
+#[cfg(test)]
+mod tests;

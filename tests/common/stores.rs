@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::{
-    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
-    ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta,
+    ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 
 /// How many names a listing returns for one request.
@@ -71,6 +71,11 @@ pub trait Hook: fmt::Debug + Send + Sync + 'static {
 
     /// Whether the call is answered as done without being made.
     fn is_pretended(&self, _call: &Call) -> bool {
+        false
+    }
+
+    /// Whether a read ends early, without a word.
+    fn is_cut(&self, _call: &Call) -> bool {
         false
     }
 
@@ -209,6 +214,9 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
             self.hook.bytes_read(result.range.end.saturating_sub(result.range.start));
         }
         call.after().await?;
+        if !head && self.hook.is_cut(&call.call) {
+            return Ok(cut(result));
+        }
         Ok(result)
     }
 
@@ -261,6 +269,16 @@ impl<H: Hook> ObjectStore for HookedStore<H> {
         self.inner.copy_opts(from, to, options).await?;
         call.after().await
     }
+}
+
+/// The first half of what was read, under the length of all of it.
+fn cut(mut result: GetResult) -> GetResult {
+    let half = (result.range.end - result.range.start) / 2;
+    if let GetResultPayload::Stream(stream) = result.payload {
+        let first = stream.take(1).map_ok(move |bytes| bytes.slice(..usize::try_from(half).unwrap()));
+        result.payload = GetResultPayload::Stream(first.boxed());
+    }
+    result
 }
 
 /// What a [`CountingStore`] has seen.

@@ -93,8 +93,8 @@ impl World {
 
     /// A name that begins like the good pack's.
     fn false_name(&self) -> ObjectId {
-        let mut id = [0xee; 32];
-        id[..31].copy_from_slice(&self.good.row.id.as_bytes()[..31]);
+        let mut id = *self.good.row.id.as_bytes();
+        id[31] ^= 1;
         ObjectId::new(id)
     }
 
