@@ -435,6 +435,22 @@ impl Timelines {
         }
     }
 
+    /// Reads one record that was listed; nothing if it isn't needed by now: neither does it count, nor can it be undeleted.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`] if it is needed and isn't there. A store may say so once of what is there, or it is lost; that
+    /// it was deleted only a list can say.
+    pub(crate) async fn read_needed(&self, name: &CommitName, now: Timestamp) -> Result<Option<Placed>> {
+        match self.read(name).await {
+            Err(error) if error.is_not_found() => {}
+            other => return other.map(Some),
+        }
+        if self.kept(&name.tag).await?.kept.is_root(name.number, now) {
+            return self.read(name).await.map(Some);
+        }
+        Ok(None)
+    }
+
     /// Reads one record; nothing if it isn't there, or can't be used and is put aside.
     pub(crate) async fn read_if_usable(&self, name: &CommitName) -> Result<Option<Placed>> {
         match self.read_if_there(name).await {

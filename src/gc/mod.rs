@@ -351,7 +351,14 @@ impl Repository {
             return Ok(report);
         };
         progress.phase(Phase::Copying);
-        self.rescue(&condemned, marks.as_deref(), &mut report).await?;
+        if let Err(error) = self.rescue(&condemned, marks.as_deref(), &mut report).await {
+            // What it looked for may have gone with the collections after this one, if another process has ended it.
+            if matches!(error, Error::Store { .. }) || collections.is_open(number).await? {
+                return Err(error);
+            }
+            report.finished = true;
+            return Ok(report);
+        }
         progress.phase(Phase::Deleting);
         self.delete_condemned(&collections, number, condemned, fences, &mut report).await?;
         Ok(report)

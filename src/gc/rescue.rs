@@ -17,7 +17,7 @@ use crate::layout::{CommitName, Name};
 use crate::pack::BlockKind;
 use crate::reach::{BlobVisitor, store_again, visit_blobs};
 use crate::repository::Repository;
-use crate::snapshot::{Placed, Snapshot};
+use crate::snapshot::Snapshot;
 use crate::tree::Span;
 
 /// Records read at a time.
@@ -71,8 +71,13 @@ impl Repository {
             at.map_or(true, |at| name.number > plan.marked[at].1)
         };
         let read = |name: CommitName| async move {
-            match self.timelines().read_if_there(&name).await {
-                Ok(placed) => Ok(placed.and_then(Placed::into_snapshot).map(|snapshot| (name, snapshot))),
+            // As long as this collection is open nobody deletes any of them, whatever was forgotten since.
+            let read = match self.timelines().read(&name).await {
+                Err(error) if error.is_not_found() => self.timelines().read(&name).await,
+                read => read,
+            };
+            match read {
+                Ok(placed) => Ok(placed.into_snapshot().map(|snapshot| (name, snapshot))),
                 Err(error) => Err((name, error)),
             }
         };

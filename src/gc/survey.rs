@@ -240,7 +240,7 @@ impl Repository {
         let roots = lines.names.iter().filter(|name| lines.is_root(name, now) && lines.counts(name) == is_strict);
         // By value, or the future could not be sent to another thread.
         let roots: Vec<_> = roots.copied().collect();
-        let read = |name: CommitName| async move { (name, self.timelines().read_if_there(&name).await) };
+        let read = |name: CommitName| async move { (name, self.timelines().read_needed(&name, now).await) };
         let mut reading = futures::stream::iter(roots).map(read).buffered(CONCURRENCY);
         let mut count = 0;
         while let Some((name, placed)) = reading.next().await {
@@ -251,9 +251,7 @@ impl Repository {
                         count += 1;
                     }
                 }
-                Err(error) if is_strict || matches!(error, Error::Store { .. } | Error::Unsupported { .. }) => {
-                    return Err(error);
-                }
+                Err(error) if is_strict || !error.is_corrupt() => return Err(error),
                 Err(error) => {
                     tracing::warn!(name = %Name::Commit(name), %error, "a record that was forgotten can't be read");
                 }

@@ -139,3 +139,117 @@ async fn a_failure_of_the_store_beats_what_other_places_say() {
     let found = reading.reader().read(BlockKind::Data, &id).await;
     assert!(matches!(found, Err(Error::Store { .. })), "{found:?}");
 }
+
+/// What an administrator does, which may delete.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Collect,
+    Merge,
+    Repair,
+    Undelete,
+}
+
+impl Act {
+    async fn run(self, repository: &Repository) -> Result<()> {
+        let quiet = || Arc::new(NoProgress);
+        match self {
+            Self::Collect => {
+                let plan = repository.plan_gc(&GcOptions::default().with_wait(Duration::ZERO)).await?;
+                repository.gc(plan, quiet()).await.map(drop)
+            }
+            Self::Merge => repository.merge(&repository.plan_merge().await?).await.map(drop),
+            Self::Repair => {
+                let plan = repository.plan_repair(&RepairOptions::default(), quiet()).await?;
+                repository.repair(plan, quiet()).await.map(drop)
+            }
+            Self::Undelete => repository.undelete(SERIES, 4).await.map(drop),
+        }
+    }
+}
+
+/// A repository with something to collect, something that can be undeleted, and what is stored twice.
+async fn eventful() -> World {
+    let world = World::new().await;
+    let options = ForgetOptions::default().with_snapshot(SERIES, 4).with_snapshot(OTHER, 1);
+    let administrator = world.administrator().await;
+    administrator.forget(&administrator.plan_forget(&options).await.unwrap()).await.unwrap();
+    for forgotten in [(SERIES, 4), (OTHER, 1)] {
+        world.acknowledged.lock().unwrap().remove(&(forgotten.0.to_owned(), forgotten.1));
+    }
+    let content = Random::new(80).bytes(300_000);
+    let (one, another) = (world.server().await, world.server().await);
+    let both = [(one, SERIES), (another, OTHER)];
+    let mut writers = Vec::new();
+    for (server, series) in &both {
+        writers.push(server.writer(series, WriterOptions::default()).await.unwrap());
+    }
+    for (writer, (_, series)) in writers.into_iter().zip(&both) {
+        writer.put(&key("twice"), content.clone(), &Metadata::default()).await.unwrap();
+        let number = writer.commit(CommitOptions::default()).await.unwrap().number;
+        let stored = ("twice".to_owned(), content.clone());
+        world.acknowledged.lock().unwrap().insert(((*series).to_owned(), number), stored);
+    }
+    world.forget(SERIES, &[5]).await.unwrap();
+    world.on_day(8);
+    world.commit(SERIES, 81).await.unwrap();
+    world
+}
+
+/// Whatever single request is answered by "not found": nothing that counts or can be undeleted is lost.
+async fn survives(act: Act) {
+    let original = eventful().await;
+    for k in 0.. {
+        let world = original.copy().await;
+        world.acknowledged.lock().unwrap().clone_from(&original.acknowledged.lock().unwrap());
+        let seen = std::sync::atomic::AtomicU64::new(0);
+        let asked = Arc::new(Mutex::new(String::new()));
+        let told = Arc::clone(&asked);
+        let faulty = FaultyStore::new(Arc::clone(&world.store), move |call| {
+            let reads = matches!(call.kind, Call::Get | Call::Head);
+            let hit = reads && call.name != layout::CONFIG && seen.fetch_add(1, Ordering::SeqCst) == k;
+            hit.then(|| call.name.clone_into(&mut told.lock().unwrap()));
+            hit.then_some(Fault { done: false, reply: Reply::Missing })
+        });
+        let what = || format!("{act:?}, request {k} for {}", asked.lock().unwrap());
+        if let Ok(misled) = Repository::open(faulty.shared(), &Secret::key([7; 32]), world.options()).await {
+            drop(act.run(&misled).await);
+        }
+        if faulty.injected() == 0 {
+            assert!(k > 4, "{act:?} asks for {k} objects");
+            return;
+        }
+        world.assert_nothing_lost(&what()).await;
+        let collected = world.collect().await.unwrap_or_else(|error| panic!("{}: {error}", what()));
+        assert!(collected.finished, "{}: {collected:?}", what());
+        let administrator = world.administrator().await;
+        for (series, number) in [(SERIES, 4), (OTHER, 1)] {
+            let undeleted = administrator.undelete(series, number).await;
+            let undeleted = undeleted.unwrap_or_else(|error| panic!("{}: {series}#{number}: {error}", what()));
+            let seed = if series == OTHER { 100 } else { number - 1 };
+            let content = read(&administrator, &undeleted, &format!("file/{seed}")).await;
+            assert!(content == Random::new(seed).bytes(5000), "{}: {series}#{number}", what());
+        }
+        world.assert_nothing_lost(&what()).await;
+        world.assert_sound(&what()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collection_survives_any_answer_that_nothing_is_there() {
+    survives(Act::Collect).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_merge_survives_any_answer_that_nothing_is_there() {
+    survives(Act::Merge).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repair_survives_any_answer_that_nothing_is_there() {
+    survives(Act::Repair).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undelete_survives_any_answer_that_nothing_is_there() {
+    survives(Act::Undelete).await;
+}

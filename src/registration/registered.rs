@@ -132,10 +132,9 @@ pub(crate) async fn still_running(store: &Store, keyring: &Keyring, ids: &[Write
 /// The registration goes first: without it its end says nothing, and without its end it would seem to run.
 pub(crate) async fn clear_ended(parts: &Parts) -> Result<u64> {
     let Parts { store, keyring, .. } = parts;
-    let listed = list(store).await?;
     let mut deleted = 0;
-    for id in listed.ended {
-        let found = if listed.begun.contains(&id) { look(store, keyring, id, true).await? } else { None };
+    for id in list(store).await?.ended {
+        let found = look(store, keyring, id, true).await?;
         if found.as_ref().is_some_and(|found| !found.has_ended) {
             continue;
         }
@@ -178,19 +177,28 @@ async fn list(store: &Store) -> Result<Listed> {
     Ok(Listed { begun, ended })
 }
 
-/// One registration; nothing if it was cleared away since it was listed.
+/// One registration; nothing if it was cleared away since it was listed, so that it isn't listed any more.
 async fn look(store: &Store, keyring: &Keyring, id: WriterId, may_have_ended: bool) -> Result<Option<Registered>> {
-    let record = store.get(&Name::Writer(id).to_string(), object::RECORD_MAX).await;
-    let record = match record.and_then(|bytes| open_registration(&bytes, id, keyring)) {
-        Err(error) if error.is_not_found() => return Ok(None),
-        Err(error @ Error::Store { .. }) => return Err(error),
-        other => other,
-    };
+    let mut record = read(store, keyring, id).await;
+    if record.as_ref().is_err_and(Error::is_not_found) {
+        if !list(store).await?.begun.contains(&id) {
+            return Ok(None);
+        }
+        record = read(store, keyring, id).await;
+    }
+    if let Err(error @ (Error::Store { .. } | Error::NotFound { .. })) = record {
+        return Err(error);
+    }
     let has_ended = match &record {
         Ok(record) if may_have_ended => ends(store, keyring, id, record).await?,
         _ => false,
     };
     Ok(Some(Registered { id, record, has_ended }))
+}
+
+async fn read(store: &Store, keyring: &Keyring, id: WriterId) -> Result<RegistrationRecord> {
+    let bytes = store.get(&Name::Writer(id).to_string(), object::RECORD_MAX).await?;
+    open_registration(&bytes, id, keyring)
 }
 
 /// Opens a registration's end; the hash of its token.

@@ -358,6 +358,8 @@ pub enum Reply {
     Exists,
     /// That access is denied, which no retry will change.
     Denied,
+    /// That there is no such object.
+    Missing,
     /// Nothing, ever.
     Silence,
 }
@@ -458,6 +460,7 @@ impl Faults {
             Reply::Unknown => Err(Error::Generic { store: "faulty", source }),
             Reply::Exists => Err(Error::AlreadyExists { path, source }),
             Reply::Denied => Err(Error::PermissionDenied { path, source }),
+            Reply::Missing => Err(Error::NotFound { path, source }),
             Reply::Silence => std::future::pending().await,
         }
     }
