@@ -359,12 +359,31 @@ impl Collections {
     }
 }
 
-/// The number of the last collection, and what a writer that has registered must not rely on: one listing, and one or
-/// two reads where there ever was a collection.
-pub(crate) async fn condemned(store: &Store, keyring: &Keyring) -> Result<(u64, Condemned)> {
-    let standing = standing(store, keyring).await?;
+/// What a writer knows of the collections.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// The number of the last one.
+    pub(crate) number: u64,
+    /// What it has condemned, unless it has ended.
+    pub(crate) condemned: Condemned,
+    /// The names that were there.
+    names: BTreeMap<u64, (bool, bool)>,
+}
+
+/// Looks at the collections: one listing, and one or two reads where there ever was one, unless what is there is known.
+pub(crate) async fn look_at(store: &Store, keyring: &Keyring, known: &Known) -> Result<Known> {
+    let names = list(store).await?;
+    // Nothing that has one of these names is ever exchanged.
+    if names == known.names {
+        return Ok(known.clone());
+    }
+    let standing = match look(store, keyring, names.clone()).await {
+        // It ended, and a later one tidied it away.
+        Err(error) if error.is_not_found() => standing(store, keyring).await?,
+        other => other?,
+    };
     let condemned = standing.open().map(|plan| Condemned::new(plan.packs.clone())).unwrap_or_default();
-    Ok((standing.number, condemned))
+    Ok(Known { number: standing.number, condemned, names })
 }
 
 /// The number of the last collection, given that it was `last` before: one listing, and reads where there is something

@@ -44,7 +44,7 @@ pub(crate) use registered::{
 use crate::blobs::{Condemned, Parts};
 use crate::clock::Timestamp;
 use crate::codec::Extensions;
-use crate::collection;
+use crate::collection::{self, Known};
 use crate::crypto::Kind;
 use crate::error::{Error, Result};
 use crate::id::{RecordHash, SeriesTag, WriterId};
@@ -93,12 +93,8 @@ pub(crate) struct Registration {
     parent: Option<Snapshot>,
     /// A commit that was issued and isn't known to have landed or to have lost.
     issued: Option<(CommitName, Bytes)>,
-    /// The last collection, as read after registering.
-    collection: u64,
-    /// The last one that was read before.
-    seen: u64,
-    /// What it has condemned, if it is open.
-    condemned: Condemned,
+    /// The collections, as read after registering.
+    known: Known,
     /// Whether another writer took the number, so that nothing may be created before a renewal.
     lost: bool,
 }
@@ -129,9 +125,7 @@ impl Registration {
             tip: None,
             parent: None,
             issued: None,
-            collection: 0,
-            seen: 0,
-            condemned: Condemned::default(),
+            known: Known::default(),
             lost: false,
         };
         writer.register().await?;
@@ -155,13 +149,13 @@ impl Registration {
 
     /// Packs that may be about to be deleted, so that nothing in them may be relied on.
     pub(crate) fn condemned(&self) -> Condemned {
-        self.condemned.clone()
+        self.known.condemned.clone()
     }
 
     /// The number of the last collection that was begun when it registered. While it stays the same from one
     /// registration to the next, what could be relied on under the one can be under the other.
     pub(crate) fn collection(&self) -> u64 {
-        self.collection
+        self.known.number
     }
 
     /// Whether a commit was issued and isn't settled: until it is, the registration stays and nothing else is committed.
@@ -170,12 +164,14 @@ impl Registration {
     }
 
     async fn register(&mut self) -> Result<()> {
-        for _ in 0..CONTESTS {
-            let (tip, _) = self.timelines.tip(&self.tag).await?;
+        for attempt in 0..CONTESTS {
+            // Which collection it has seen it says in its registration: one that was begun before needn't wait for it.
+            let look = collection::look_at(&self.parts.store, &self.parts.keyring, &self.known);
+            let (tip, seen) = futures::try_join!(self.newest_name(attempt == 0), look)?;
             let target = tip.map_or(Some(CommitName::first(self.tag)), |tip| tip.next());
             let target = target.ok_or_else(|| self.out_of_numbers())?;
-            self.write_registration(target.number).await?;
-            let read = self.read_after_registering(tip, target).await;
+            self.write_registration(target.number, seen.number).await?;
+            let read = self.read_after_registering(tip, target, &seen).await;
             if matches!(read, Ok(true)) {
                 return Ok(());
             }
@@ -192,6 +188,11 @@ impl Registration {
         Err(Error::conflict(format!("series {:?}", self.series), reason))
     }
 
+    /// The name that the number to contend for follows; whoever finds that taken looks for it more thoroughly.
+    async fn newest_name(&self, is_first: bool) -> Result<Option<CommitName>> {
+        if is_first { self.timelines.tip_of_dense(&self.tag).await } else { Ok(self.timelines.tip(&self.tag).await?.0) }
+    }
+
     fn draw_identity(&mut self) {
         self.id = WriterId::new(self.parts.surroundings.random());
         self.token = EndToken::new(self.parts.surroundings.random());
@@ -201,10 +202,10 @@ impl Registration {
         Error::invalid(format!("series {:?}", self.series), "its numbers have run out")
     }
 
-    async fn write_registration(&self, number: u64) -> Result<()> {
+    async fn write_registration(&self, number: u64, seen: u64) -> Result<()> {
         let name = Name::Writer(self.id).to_string();
         let time = self.parts.surroundings.clock.now();
-        let (series, host, seen) = (self.series.clone(), self.host.clone(), self.seen);
+        let (series, host) = (self.series.clone(), self.host.clone());
         let (ending, extensions) = (self.token.hash(), Extensions::default());
         let record = RegistrationRecord { series, number, time, host, seen, ending, extensions };
         let sealed =
@@ -227,11 +228,16 @@ impl Registration {
     ///
     /// False if the number was taken before the registration. It may even have been forgotten since and be free again, so
     /// that it could be won and not count; then a list says something of it.
-    async fn read_after_registering(&mut self, tip: Option<CommitName>, target: CommitName) -> Result<bool> {
+    async fn read_after_registering(
+        &mut self,
+        tip: Option<CommitName>,
+        target: CommitName,
+        seen: &Known,
+    ) -> Result<bool> {
         let (store, keyring) = (&self.parts.store, &self.parts.keyring);
         let looked = async {
-            let collected = collection::condemned(store, keyring).await?;
-            Ok((collected, self.timelines.kept(&self.tag).await?.kept))
+            let known = collection::look_at(store, keyring, seen).await?;
+            Ok((known, self.timelines.kept(&self.tag).await?.kept))
         };
         let newest = async {
             match &tip {
@@ -240,7 +246,7 @@ impl Registration {
             }
         };
         let taken = self.timelines.is_taken(&target);
-        let ((collected, kept), newest, is_taken) = futures::try_join!(looked, newest, taken)?;
+        let ((known, kept), newest, is_taken) = futures::try_join!(looked, newest, taken)?;
         if is_taken || kept.through >= target.number {
             return Ok(false);
         }
@@ -249,7 +255,7 @@ impl Registration {
             _ => (None, None),
         };
         // Only now, so that who tries again after a failure still sees that a collection came between.
-        (self.collection, self.condemned) = collected;
+        self.known = known;
         (self.tip, self.parent, self.lost) = (tip, parent, false);
         Ok(true)
     }
@@ -358,7 +364,6 @@ impl Registration {
         if self.is_undecided() {
             return Err(Error::worker("a registration was to be renewed whose commit is undecided"));
         }
-        (self.seen, _) = collection::condemned(&self.parts.store, &self.parts.keyring).await?;
         let (id, token) = (self.id, self.token);
         // Until the new one is good, there is none to commit under.
         self.lost = true;

@@ -313,12 +313,27 @@ impl Timelines {
         if is_cut {
             newest.sound(tag)?;
         }
+        Ok((self.last_of(tag, buckets).await?, newest))
+    }
+
+    /// The newest name of a series: two listings one after the other, where nothing is missing between its buckets.
+    ///
+    /// A list that says that there must be more isn't looked at.
+    pub(crate) async fn tip_of_dense(&self, tag: &SeriesTag) -> Result<Option<CommitName>> {
+        let buckets = self.buckets(tag).await?;
+        if !buckets.is_sorted_by(|bucket, next| bucket + 1 == *next) {
+            return Ok(self.tip(tag).await?.0);
+        }
+        self.last_of(tag, buckets).await
+    }
+
+    async fn last_of(&self, tag: &SeriesTag, buckets: Vec<u64>) -> Result<Option<CommitName>> {
         for bucket in buckets.into_iter().rev() {
             if let Some(name) = self.names_in(tag, bucket).await?.pop() {
-                return Ok((Some(name), newest));
+                return Ok(Some(name));
             }
         }
-        Ok((None, newest))
+        Ok(None)
     }
 
     /// Which snapshots of a series still count.
@@ -470,11 +485,7 @@ impl Timelines {
 
     /// The buckets of a series as far as its numbers reach, and what counts: two listings at once, and a read of the list.
     async fn reached(&self, tag: &SeriesTag) -> Result<Reached> {
-        let prefix = layout::series_prefix(tag);
-        let (folders, mut newest) = futures::try_join!(self.store.list_folders(&prefix), self.kept(tag))?;
-        let mut buckets: Vec<_> =
-            folders.iter().filter_map(|folder| layout::parse_bucket_prefix(tag, folder)).collect();
-        buckets.sort_unstable();
+        let (mut buckets, mut newest) = futures::try_join!(self.buckets(tag), self.kept(tag))?;
         let mut reached = newest.kept.reach(&buckets);
         if buckets.last().is_some_and(|last| *last > reached) {
             // What seems to be made up may follow what was forgotten and deleted while the folders were listed.
@@ -491,6 +502,15 @@ impl Timelines {
             }
         }
         Ok(Reached { buckets, newest, is_cut })
+    }
+
+    /// The buckets of a series that are there, in order.
+    async fn buckets(&self, tag: &SeriesTag) -> Result<Vec<u64>> {
+        let folders = self.store.list_folders(&layout::series_prefix(tag)).await?;
+        let mut buckets: Vec<_> =
+            folders.iter().filter_map(|folder| layout::parse_bucket_prefix(tag, folder)).collect();
+        buckets.sort_unstable();
+        Ok(buckets)
     }
 
     /// The names in one bucket in order.

@@ -74,8 +74,8 @@ async fn an_unchanged_backup() {
             (Kind::List, "commits/", 2), // the series' buckets and the names in the newest
             (Kind::Put, "writers/", 3),  // the registration, and again to see it refused; its end
             (Kind::Head, "commits/", 1), // whether the number was taken before
-            (Kind::List, "gc", 1),       // what was collected
-            (Kind::List, "kept/", 2),    // what still counts, before registering and after
+            (Kind::List, "gc", 2),       // what was collected, before registering and after
+            (Kind::List, "kept/", 1),    // what still counts
             (Kind::Get, "commits/", 1),  // the parent
             (Kind::List, "index", 1),
             (Kind::Get, "index/", 1),   // the one segment, whole
@@ -99,8 +99,8 @@ async fn a_backup_of_one_changed_file() {
             (Kind::List, "commits/", 2),
             (Kind::Put, "writers/", 3),
             (Kind::Head, "commits/", 1),
-            (Kind::List, "gc", 1),
-            (Kind::List, "kept/", 2),
+            (Kind::List, "gc", 2),
+            (Kind::List, "kept/", 1),
             (Kind::Get, "commits/", 1),
             (Kind::List, "index", 1),
             (Kind::Get, "index/", 1),

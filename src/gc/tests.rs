@@ -320,4 +320,42 @@ async fn registrations_that_cannot_be_deleted_stop_nobody() {
     assert_eq!(open(&store).await.gc(plan, Arc::new(NoProgress)).await.unwrap().registrations_cleared, 2);
 }
 
+/// A server that starts while a collection waits, and backups that overlap, could hold it up for ever.
+#[tokio::test]
+async fn who_begins_beside_a_collection_does_not_hold_it_up() {
+    let store: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
+    drop(Repository::create(Arc::clone(&store), &Secret::key([7; 32]), CreateOptions::default()).await.unwrap());
+    for content in ["one", "two"] {
+        put(&store, "a", &[("x", content.repeat(3000).as_bytes())]).await;
+    }
+    let repository = open(&store).await;
+    let options = ForgetOptions::default().with_snapshot("a", 1).with_undelete_for(Duration::ZERO);
+    repository.forget(&repository.plan_forget(&options).await.unwrap()).await.unwrap();
+    let collect = async || {
+        let plan = repository.plan_gc(&GcOptions::default().with_wait(Duration::ZERO)).await.unwrap();
+        repository.gc(plan, Arc::new(NoProgress)).await.unwrap()
+    };
+    let writer = async |series| open(&store).await.writer(series, WriterOptions::default()).await.unwrap();
+    let before = writer("b").await;
+    let report = collect().await;
+    assert!(!report.finished && report.waiting.len() == 1, "{report:?}");
+    let (feed, during) =
+        (open(&store).await.feed("c", crate::feed::FeedOptions::default()).await.unwrap(), writer("d").await);
+    assert_eq!(collect().await.waiting, report.waiting);
+    before.commit(CommitOptions::default()).await.unwrap();
+    let report = collect().await;
+    assert!(report.finished && report.packs_deleted > 0, "{report:?}");
+    // What was condemned they store anew.
+    let (path, again) = (Key::from_path("y").unwrap(), "one".repeat(3000).into_bytes());
+    let metadata = crate::Metadata::default();
+    feed.put(&path, again.clone(), &metadata).await.unwrap();
+    during.put(&path, again.clone(), &metadata).await.unwrap();
+    during.commit(CommitOptions::default()).await.unwrap();
+    for series in ["c", "d"] {
+        let latest = crate::snapshots::Selector::LatestOf { series: series.to_owned() };
+        let snapshot = repository.find(&latest).await.unwrap();
+        assert_eq!(read(&store, &snapshot).await, BTreeMap::from([("y".to_owned(), again.clone())]));
+    }
+}
+
 mod rotation;
