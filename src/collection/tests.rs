@@ -9,6 +9,12 @@ use crate::crypto::Secret;
 use crate::repository::{CreateOptions, Repository};
 use crate::testing::{NOW, assert_golden, each_damage, fixed, keyring};
 
+/// The last collection and what it has condemned, as a writer sees it that knows of none.
+async fn condemned(store: &Store, keyring: &Keyring) -> Result<(u64, Condemned)> {
+    let known = look_at(store, keyring, &Known::default()).await?;
+    Ok((known.number, known.condemned))
+}
+
 fn plan() -> Plan {
     Plan {
         authority: Authority::Unneeded,

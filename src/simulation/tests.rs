@@ -6,8 +6,8 @@ use super::*;
 /// Threads that run cases.
 const THREADS: u64 = 2;
 
-/// Cases that are run; all take some three minutes on two cores.
-const CASES: u64 = 2000;
+/// Cases that are run; all take some two minutes on two cores.
+const CASES: u64 = 1000;
 
 /// Lines of the trace that are shown of a case that failed.
 const LAST: usize = 40;
