@@ -70,19 +70,24 @@ impl Repository {
         Ok(Some(fences))
     }
 
-    /// From which number on each writer that runs contends at the earliest; nothing if there are too many of them.
+    /// From which number on each writer that runs contends at the earliest; nothing if there are too many of them, or one
+    /// can't be read.
     ///
     /// The records of all series must have been listed before.
     pub(super) async fn earliest_numbers(&self, before: &Standing) -> Result<Option<Vec<(WriterId, u64)>>> {
         let earliest = Collections::new(self.parts().clone()).earliest(before).await?;
-        let running = registered(self.store(), self.keyring()).await?.into_iter().filter(|writer| !writer.has_ended);
-        let mut numbers: Vec<_> = running
-            .filter_map(|Registered { id, record, .. }| {
-                let RegistrationRecord { series, number, .. } = record.ok()?;
-                let tag = self.keyring().series_tag(&series);
-                Some((id, number.max(earliest(&id, &tag))))
-            })
-            .collect();
+        let mut numbers = Vec::new();
+        for Registered { id, record, has_ended } in registered(self.store(), self.keyring()).await? {
+            match record {
+                Ok(RegistrationRecord { series, number, .. }) if !has_ended => {
+                    let tag = self.keyring().series_tag(&series);
+                    numbers.push((id, number.max(earliest(&id, &tag))));
+                }
+                Ok(_) => {}
+                // It may be read next time, and would then seem to have come later.
+                Err(_) => return Ok(None),
+            }
+        }
         numbers.sort_unstable();
         Ok((numbers.len() <= REGISTERED_MAX).then_some(numbers))
     }
