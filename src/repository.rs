@@ -236,6 +236,10 @@ impl Repository {
         };
         let config_bytes = Bytes::from(config.seal(&keyring)?);
         store.create(&Name::Key(slot_id).to_string(), slot.into()).await?;
+        if let Err(error) = require_unused(&store).await {
+            drop(store.delete(&Name::Key(slot_id).to_string()).await);
+            return Err(error);
+        }
 
         let opened = OpenSlot { id: slot_id, keyring, private };
         let repository = Self::assemble(store, opened, config, config_bytes, options.open);
@@ -483,6 +487,17 @@ impl Repository {
 struct Unpublished {
     error: Error,
     absent: bool,
+}
+
+/// Refuses a place with snapshots or packs: its config was lost, and under another one all of them would seem to be damaged.
+async fn require_unused(store: &Store) -> Result<()> {
+    let (commits, packs) = futures::try_join!(store.list(layout::COMMITS), store.list(layout::PACKS))?;
+    let Some(one) = commits.iter().chain(&packs).next() else { return Ok(()) };
+    let reason = format!(
+        "there was one: {} is there, and `config` isn't; put that back from a copy of the repository, or choose another place",
+        one.name
+    );
+    Err(Error::conflict(format!("a repository at {}", store.description()), reason))
 }
 
 fn exists(store: &Store) -> Error {

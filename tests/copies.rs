@@ -17,8 +17,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use backstop::{
-    CheckOptions, CommitOptions, CreateOptions, FeedOptions, FindingKind, ForgetOptions, GcOptions, Key, Metadata,
-    OpenOptions, RepairOptions, Repository, Selector, WriterOptions,
+    CheckOptions, CommitOptions, CreateOptions, FeedOptions, Finding, FindingKind, ForgetOptions, GcOptions, Key,
+    Metadata, OpenOptions, RepairOptions, Repository, Selector, WriterOptions,
 };
 use common::Random;
 use helpers::{contents, quiet, secret};
@@ -73,7 +73,7 @@ async fn feed_all_the_time(repository: Repository, options: FeedOptions, stop: A
 }
 
 /// What must be true of a copy; the number of its latest snapshot, and whether it needed a repair of the index.
-async fn examine(folder: &Path, round: usize) -> (u64, bool) {
+async fn examine(folder: &Path, round: usize, merges: bool) -> (u64, bool) {
     let copy = open(folder).await;
     let latest = copy.find(&Selector::LatestOf { series: SERIES.to_owned() }).await;
     let latest = latest.unwrap_or_else(|error| panic!("round {round}: {error}"));
@@ -87,7 +87,11 @@ async fn examine(folder: &Path, round: usize) -> (u64, bool) {
     let wrong: Vec<_> = report.findings.iter().filter(|finding| finding.kind.is_defect()).collect();
     // A record that came while its folder was listed can be missing before one that is there.
     let gaps = wrong.iter().filter(|finding| finding.kind != FindingKind::Undescribed);
-    assert!(gaps.clone().all(|finding| finding.problem.contains("gap")), "round {round}: {wrong:#?}");
+    // Packs that were merged after the segments and before the packs were copied lack to older snapshots.
+    let moved =
+        |finding: &Finding| merges && finding.kind == FindingKind::Missing && finding.object.starts_with("packs/");
+    let known = |finding: &Finding| finding.problem.contains("gap") || moved(finding);
+    assert!(gaps.clone().all(|finding| known(finding)), "round {round}: {wrong:#?}");
     assert_eq!(checked.whole_through == latest.number, gaps.count() == 0, "round {round}: {wrong:#?}");
 
     // It goes on from there.
@@ -116,7 +120,8 @@ async fn complete(from: &Path, to: &Path) {
     }
 }
 
-async fn copied_beside_a_feed(options: FeedOptions, rounds: usize) -> usize {
+async fn copied_beside_a_feed(merge_every: u64, rounds: usize) -> usize {
+    let options = FeedOptions::default().with_merge_every(merge_every);
     let (folder, stop) = (tempfile::tempdir().unwrap(), Arc::new(AtomicBool::new(false)));
     let at = folder.path().join("repository");
     let repository = Repository::create(at.clone(), &secret(), CreateOptions::default()).await.unwrap();
@@ -131,7 +136,7 @@ async fn copied_beside_a_feed(options: FeedOptions, rounds: usize) -> usize {
         let (from, into) = (at.clone(), to.clone());
         tokio::task::spawn_blocking(move || copy(&from, &into)).await.unwrap();
         complete(&at, &to).await;
-        let (latest, needs_repair) = examine(&to, round).await;
+        let (latest, needs_repair) = examine(&to, round, merge_every > 0).await;
         assert!(latest >= last, "round {round}");
         if needs_repair {
             undescribed += 1;
@@ -151,13 +156,13 @@ async fn copied_beside_a_feed(options: FeedOptions, rounds: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_made_beside_a_feed_is_whole() {
-    let undescribed = copied_beside_a_feed(FeedOptions::default().with_merge_every(0), ROUNDS).await;
+    let undescribed = copied_beside_a_feed(0, ROUNDS).await;
     assert_eq!(undescribed, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_copy_made_beside_merges_restores() {
-    copied_beside_a_feed(FeedOptions::default().with_merge_every(20), ROUNDS).await;
+    copied_beside_a_feed(20, ROUNDS).await;
 }
 
 /// The packs came to be copied only after a collection had deleted some that a snapshot needs which was copied before.

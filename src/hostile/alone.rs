@@ -169,3 +169,18 @@ async fn a_fence_after_a_record_of_the_far_future_hides_nothing_once_that_is_for
         world.assert_sound("a fence").await;
     }
 }
+
+/// Under another config a repair would take all that is there for damaged.
+#[tokio::test]
+async fn nothing_is_created_where_only_the_config_is_gone() {
+    let world = World::new().await;
+    let config = world.get("config").await;
+    world.store.delete(&"config".into()).await.unwrap();
+    let before = world.names("").await;
+    let options = CreateOptions::default().with_open(world.options());
+    let refused = Repository::create(Arc::clone(&world.store), &Secret::key([9; 32]), options).await.err().unwrap();
+    assert!(refused.to_string().contains("`config` isn't"), "{refused}");
+    assert_eq!(world.names("").await, before);
+    world.put("config", config).await;
+    world.assert_nothing_lost("the config is back").await;
+}
