@@ -184,3 +184,23 @@ async fn nothing_is_created_where_only_the_config_is_gone() {
     world.put("config", config).await;
     world.assert_nothing_lost("the config is back").await;
 }
+
+/// The same where somebody else's config and key slots have taken its place.
+#[tokio::test]
+async fn a_repair_deletes_nothing_under_another_config() {
+    let (world, other) = (World::new().await, World::empty().await);
+    for prefix in ["config", "keys"] {
+        for name in world.names(prefix).await.into_iter().chain([prefix.to_owned()]) {
+            drop(world.store.delete(&name.as_str().into()).await);
+        }
+        for name in other.names(prefix).await {
+            world.put(&name, other.get(&name).await).await;
+        }
+    }
+    world.put("config", other.get("config").await).await;
+    let before = world.names("packs").await;
+    let repaired = world.administrator().await.plan_repair(&RepairOptions::default(), Arc::new(NoProgress)).await;
+    let error = repaired.err().unwrap();
+    assert!(error.to_string().contains("config"), "{error}");
+    assert_eq!(world.names("packs").await, before);
+}

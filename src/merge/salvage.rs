@@ -39,6 +39,8 @@ impl Salvaged {
 #[derive(Debug)]
 pub(crate) struct Examined {
     pub(crate) id: ObjectId,
+    /// Whether its bytes are those that its name is the hash of.
+    pub(crate) is_as_written: bool,
     /// What is wrong with it; nothing if it is whole.
     pub(crate) problem: Option<String>,
     /// Of a damaged one, the blocks that can be read.
@@ -59,7 +61,9 @@ pub(crate) fn examine_pack(
 ) -> Result<Examined> {
     let name = Name::Pack(id).to_string();
     let mut problems = Vec::new();
-    if let Err(error) = verify_id(bytes, &id, &name) {
+    let verified = verify_id(bytes, &id, &name);
+    let is_as_written = verified.is_ok();
+    if let Err(error) = verified {
         problems.push(reason(error)?);
     }
     let parsed = parse_header(bytes, &name).and_then(|(header, _)| {
@@ -80,7 +84,7 @@ pub(crate) fn examine_pack(
     problems.dedup();
     let problem = (!problems.is_empty()).then(|| problems.join("; "));
     let blocks = if problem.is_some() { blocks } else { Vec::new() };
-    Ok(Examined { id, problem, blocks, lost })
+    Ok(Examined { is_as_written, id, problem, blocks, lost })
 }
 
 type Failed = (u64, Option<String>);

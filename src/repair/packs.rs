@@ -72,6 +72,7 @@ impl Repository {
         let (mut work, mut view) = (PackWork::default(), View::new(self, other));
         let naming = self.plan_segments(&mut view, &mut work, steps).await?;
         let examined = self.examine_packs(&mut view, &mut work, &naming, steps, progress).await?;
+        require_own(&view, &examined)?;
         self.compare_packs(&mut view, &naming, roots).await?;
         self.plan_missing(&mut view, &mut work, &naming, roots, steps).await?;
         plan_salvage(&mut view, &mut work, examined, steps)?;
@@ -205,7 +206,7 @@ impl Repository {
             Err(error) if error.is_not_found() => return Ok(None),
             Err(error) => {
                 let problem = Some(said(error)?);
-                return Ok(Some(Examined { id, problem, blocks: Vec::new(), lost: 0 }));
+                return Ok(Some(Examined { id, is_as_written: false, problem, blocks: Vec::new(), lost: 0 }));
             }
         };
         let keyring = Arc::clone(self.keyring());
@@ -414,6 +415,21 @@ fn compare(view: &View, naming: &Naming, pack: &RecentPack) -> Result<(bool, Vec
     }
     let wrong = naming.iter().zip(agreed).filter(|((_, said), agreed)| agreed != said);
     Ok((unknown, wrong.map(|((segment, _), _)| *segment).collect()))
+}
+
+/// Refuses to go on where no pack opens and all are as they were written: the keys are another repository's, not the packs
+/// damaged.
+fn require_own(view: &View, damaged: &[(Examined, String)]) -> Result<()> {
+    let is_foreign = |(examined, _): &(Examined, String)| examined.is_as_written && examined.blocks.is_empty();
+    let none_opens = view.states.values().all(|state| matches!(state, State::Damaged));
+    if damaged.is_empty() || !none_opens || !damaged.iter().all(is_foreign) {
+        return Ok(());
+    }
+    let reason = format!(
+        "none of the {} packs opens, and none is damaged: they were written under another config; put that back from a copy",
+        damaged.len()
+    );
+    Err(Error::corrupt(layout::CONFIG, reason))
 }
 
 fn is_elsewhere(view: &View, id: &BlobId, pack: &ObjectId) -> Result<bool> {
