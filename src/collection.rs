@@ -228,7 +228,7 @@ impl Collections {
     }
 
     /// What a collection knew that has ended and is the last one; nothing where that can't be read any more.
-    async fn known(&self, number: u64) -> Result<Plan> {
+    pub(crate) async fn known(&self, number: u64) -> Result<Plan> {
         match self.begun(number).await {
             Ok(plan) => Ok(plan.unwrap_or_default()),
             Err(error @ Error::Store { .. }) => Err(error),
@@ -237,12 +237,6 @@ impl Collections {
                 Ok(Plan::default())
             }
         }
-    }
-
-    /// The number of a series from which on a registration contends at the earliest, as far as the last collection knows.
-    pub(crate) async fn earliest(&self, before: &Standing) -> Result<impl Fn(&WriterId, &SeriesTag) -> u64 + use<>> {
-        let known = self.known(before.number).await?;
-        Ok(move |writer: &WriterId, tag: &SeriesTag| known.earliest(writer, tag))
     }
 
     /// What a collection condemned, whether it has ended or not; nothing for number 0.

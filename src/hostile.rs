@@ -38,7 +38,7 @@ use crate::repair::{RepairOptions, RepairReport};
 use crate::repository::{CreateOptions, OpenOptions, Repository};
 use crate::snapshot::Snapshot;
 use crate::snapshots::Selector;
-use crate::testing::Random;
+use crate::testing::{Random, packs};
 use crate::tree::Key;
 use crate::writer::{CommitOptions, WriterOptions};
 

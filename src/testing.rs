@@ -12,6 +12,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clock::{Clock, Entropy, Surroundings, Timestamp};
 use crate::crypto::Keyring;
+use crate::index::RecentPack;
+use crate::layout;
+use crate::merge::lengths;
+use crate::repository::Repository;
 
 pub(crate) use random::Random;
 
@@ -22,6 +26,15 @@ pub(crate) const NOW: Timestamp = Timestamp::from_nanos(1_600_000_000_123_456_78
 /// 0, gets the first bytes of BLAKE3 in its extended form over "entropy" and `n` as a little-endian u64.
 pub(crate) fn fixed() -> Surroundings {
     Surroundings { clock: Arc::new(Still), entropy: Arc::new(Counted(AtomicU64::new(0))) }
+}
+
+/// All packs that are there.
+pub(crate) async fn packs(repository: &Repository) -> Vec<Arc<RecentPack>> {
+    let mut packs = Vec::new();
+    for (id, length) in lengths(repository.store().list(layout::PACKS).await.unwrap(), layout::parse_pack) {
+        packs.push(Arc::new(RecentPack::read(id, length, repository.store(), repository.keyring()).await.unwrap()));
+    }
+    packs
 }
 
 /// The keyring that [`fixed`] surroundings generate: its secrets are buffers 0 and 1.

@@ -131,8 +131,11 @@ impl Repository {
         let (lines, now) = (self.timelines().lines(None).await?, self.surroundings().clock.now());
         lines.require_lists()?;
         self.timelines().require_reached(&lines).await?;
-        let writers = self.spared_writers(options).await?;
-        let registered = self.earliest_numbers(before).await?;
+        let running = self.unaware_writers(u64::MAX).await?;
+        let registered = self.earliest_numbers(before, &running).await?;
+        let (overdue, spared): (Vec<_>, Vec<_>) = running.iter().partition(|writer| self.is_overdue(writer, options));
+        // The packs of the others are about to be needed.
+        let writers: BTreeSet<WriterId> = spared.into_iter().map(|writer| writer.id).collect();
         self.index().refresh(Want::All).await?;
         self.index().require_known()?;
         let listed: Vec<_> = lengths(self.store().list(layout::PACKS).await?, layout::parse_pack).collect();
@@ -154,7 +157,7 @@ impl Repository {
             unneeded_blobs: 0,
             pack_bytes: listed.iter().map(|(_, length)| length).sum(),
             spared: 0,
-            leftovers: self.leftovers(&lines.kept, before.number, options).await?,
+            leftovers: self.leftovers(&lines.kept, before.number).await? + overdue.len() as u64,
             fates: Vec::new(),
             old: self.old_keys(&marks, &listed).await?,
             undescribed,
@@ -284,8 +287,8 @@ impl Repository {
         }
     }
 
-    /// How many registrations would be fenced, and how many lists and collections are replaced by newer ones.
-    async fn leftovers(&self, kept: &BTreeMap<SeriesTag, Newest>, last: u64, options: &GcOptions) -> Result<u64> {
+    /// How many lists and collections are replaced by newer ones.
+    async fn leftovers(&self, kept: &BTreeMap<SeriesTag, Newest>, last: u64) -> Result<u64> {
         let (lists, collections) =
             futures::try_join!(self.store().list(layout::KEPT), self.store().list(layout::COLLECTIONS))?;
         let is_old = |name: Name| match name {
@@ -294,8 +297,7 @@ impl Repository {
             _ => false,
         };
         let listed = lists.iter().chain(&collections);
-        let old = listed.filter_map(|listed| Name::parse(&listed.name)).filter(|name| is_old(*name)).count();
-        Ok((old + self.overdue_writers(options).await?) as u64)
+        Ok(listed.filter_map(|listed| Name::parse(&listed.name)).filter(|name| is_old(*name)).count() as u64)
     }
 
     /// Decides what becomes of each pack.

@@ -23,7 +23,7 @@ use crate::registration::RegistrationRecord;
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::Snapshot;
 use crate::testing::stores::RestrainedStore;
-use crate::testing::{Random, fixed, keyring};
+use crate::testing::{Random, fixed, keyring, packs};
 use crate::tree::Key;
 use crate::writer::{CommitOptions, WriterOptions};
 
@@ -49,14 +49,6 @@ async fn read(store: &Arc<dyn ObjectStore>, snapshot: &Snapshot) -> BTreeMap<Str
         contents.insert(key.to_string(), bytes);
     }
     contents
-}
-
-async fn packs(repository: &Repository) -> Vec<Arc<RecentPack>> {
-    let mut packs = Vec::new();
-    for (id, length) in lengths(repository.store().list(layout::PACKS).await.unwrap(), layout::parse_pack) {
-        packs.push(Arc::new(RecentPack::read(id, length, repository.store(), repository.keyring()).await.unwrap()));
-    }
-    packs
 }
 
 /// A place in a pack for a blob that isn't there.

@@ -1,6 +1,5 @@
 //! Waiting for the writers that may rely on what is condemned, and fencing those that are waited for too long.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
@@ -70,42 +69,29 @@ impl Repository {
         Ok(Some(fences))
     }
 
-    /// From which number on each writer that runs contends at the earliest; nothing if there are too many of them, or one
+    /// From which number on each of these writers contends at the earliest; nothing if there are too many of them, or one
     /// can't be read.
     ///
-    /// The records of all series must have been listed before.
-    pub(super) async fn earliest_numbers(&self, before: &Standing) -> Result<Option<Vec<(WriterId, u64)>>> {
-        let earliest = Collections::new(self.parts().clone()).earliest(before).await?;
+    /// The records of all series must have been listed before the writers were.
+    pub(super) async fn earliest_numbers(
+        &self,
+        before: &Standing,
+        writers: &[Registered],
+    ) -> Result<Option<Vec<(WriterId, u64)>>> {
+        let known = Collections::new(self.parts().clone()).known(before.number).await?;
         let mut numbers = Vec::new();
-        for Registered { id, record, has_ended } in registered(self.store(), self.keyring()).await? {
-            match record {
-                Ok(RegistrationRecord { series, number, .. }) if !has_ended => {
-                    let tag = self.keyring().series_tag(&series);
-                    numbers.push((id, number.max(earliest(&id, &tag))));
-                }
-                Ok(_) => {}
-                // It may be read next time, and would then seem to have come later.
-                Err(_) => return Ok(None),
-            }
+        for Registered { id, record, .. } in writers {
+            // One that can't be read may be read next time, and would then seem to have come later.
+            let Ok(RegistrationRecord { series, number, .. }) = record else { return Ok(None) };
+            let tag = self.keyring().series_tag(series);
+            numbers.push((*id, (*number).max(known.earliest(id, &tag))));
         }
         numbers.sort_unstable();
         Ok((numbers.len() <= REGISTERED_MAX).then_some(numbers))
     }
 
-    /// The writers whose packs are spared, since they are about to be needed: those that wouldn't be fenced.
-    pub(super) async fn spared_writers(&self, options: &GcOptions) -> Result<BTreeSet<WriterId>> {
-        let writers = self.unaware_writers(u64::MAX).await?;
-        Ok(writers.iter().filter(|writer| !self.is_overdue(writer, options)).map(|writer| writer.id).collect())
-    }
-
-    /// How many writers registered so long ago that they would be fenced.
-    pub(super) async fn overdue_writers(&self, options: &GcOptions) -> Result<usize> {
-        let writers = self.unaware_writers(u64::MAX).await?;
-        Ok(writers.iter().filter(|writer| self.is_overdue(writer, options)).count())
-    }
-
     /// The writers that run, as far as anybody can tell, and may have registered before collection `number` was begun.
-    async fn unaware_writers(&self, number: u64) -> Result<Vec<Registered>> {
+    pub(super) async fn unaware_writers(&self, number: u64) -> Result<Vec<Registered>> {
         let mut writers = registered(self.store(), self.keyring()).await?;
         if let Some(unknown) = writers.extract_if(.., |writer| writer.needs_newer_version()).next() {
             return unknown.record.map(|_| Vec::new());
@@ -116,7 +102,8 @@ impl Repository {
         Ok(writers)
     }
 
-    fn is_overdue(&self, writer: &Registered, options: &GcOptions) -> bool {
+    /// Whether a writer registered so long ago that it would be fenced.
+    pub(super) fn is_overdue(&self, writer: &Registered, options: &GcOptions) -> bool {
         let Ok(record) = &writer.record else { return false };
         let age = self.surroundings().clock.now().seconds_since(record.time);
         // One from a time to come would never be; its clock is wrong, or it lies.

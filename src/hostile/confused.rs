@@ -2,15 +2,13 @@
 //! others need must not seem to be looked after because of that.
 
 use super::*;
-use crate::blobs::{BlobWriter, Condemned, Evidence, NodeBuffer, Treatment, WriteOptions};
+use crate::blobs::{BlobWriter, Condemned, Evidence, NodeBuffer, WriteOptions};
 use crate::id::BlobId;
-use crate::index::{Location, RecentPack, SegmentBuilder};
-use crate::layout;
-use crate::merge::lengths;
+use crate::index::{Location, SegmentBuilder};
 use crate::pack::BlockKind;
 use crate::registration::Registration;
-use crate::snapshot::{Content, SnapshotStats};
-use crate::tree::{Entry, EntryKind, Payload, Piece, SequenceRoot, TreeBuilder};
+use crate::testing::series::commit_files;
+use crate::tree::{Payload, Piece, SequenceRoot};
 
 /// That it is forgotten and can be undeleted.
 const WINDOW: Duration = Duration::from_secs(90 * 24 * 3600);
@@ -38,51 +36,17 @@ impl World {
     async fn commit_made_up(&self, series: &str, files: Vec<Payload>) -> u64 {
         let server = self.server().await;
         let parts = server.parts().clone();
-        let mut registration = Registration::begin(parts.clone(), series, "", server.mode()).await.unwrap();
+        let registration = Registration::begin(parts.clone(), series, "", server.mode()).await.unwrap();
         let evidence = Evidence::new(Condemned::default());
-        let mut writer = BlobWriter::new(parts, registration.id(), evidence, WriteOptions::default());
-        let mut nodes = NodeBuffer::new(Arc::clone(server.keyring()));
-        let mut builder = TreeBuilder::new(server.splitter().clone());
-        for (number, payload) in files.into_iter().enumerate() {
-            let entry = Entry::new(EntryKind::File, payload, Payload::default());
-            builder.push(&key(&format!("file{number:03}")), &entry, &mut nodes).unwrap();
-        }
-        let tree = builder.finish(&mut nodes).unwrap();
-        for (id, node) in nodes.take() {
-            writer.add(BlockKind::Nodes, id, node, Treatment::Compress).await.unwrap();
-        }
-        let stored = writer.settle(&tree.id).await.unwrap();
-        let content = Content {
-            host: String::new(),
-            tags: Default::default(),
-            paths: Vec::new(),
-            position: None,
-            root: tree.id,
-            entries: tree.entries,
-            parent: None,
-            origin: None,
-            stats: SnapshotStats::default(),
-            failures: Vec::new(),
-            failure_count: 0,
-            stored,
-        };
-        let snapshot = registration.contend(&content).await.unwrap().unwrap();
-        registration.end().await;
+        let writer = BlobWriter::new(parts, registration.id(), evidence, WriteOptions::default());
+        let nodes = NodeBuffer::new(Arc::clone(server.keyring()));
+        let snapshot = commit_files(&server, registration, writer, nodes, files).await;
         snapshot.number
-    }
-
-    async fn packs(&self) -> Vec<RecentPack> {
-        let server = self.server().await;
-        let mut packs = Vec::new();
-        for (id, length) in lengths(server.store().list(layout::PACKS).await.unwrap(), layout::parse_pack) {
-            packs.push(RecentPack::read(id, length, server.store(), server.keyring()).await.unwrap());
-        }
-        packs
     }
 
     /// All nodes that are there.
     async fn nodes(&self) -> Vec<BlobId> {
-        let packs = self.packs().await;
+        let packs = packs(&self.server().await).await;
         let blocks = packs.iter().flat_map(|pack| &pack.footer.blocks);
         let nodes = blocks.filter(|block| block.kind == BlockKind::Nodes);
         nodes.flat_map(|block| block.blobs.iter().map(|(id, _)| *id)).collect()
@@ -90,7 +54,7 @@ impl World {
 
     /// Says of each of some blobs that it is a chunk.
     async fn say_that_they_are_chunks(&self, ids: &[BlobId]) {
-        let packs = self.packs().await;
+        let packs = packs(&self.server().await).await;
         let places = packs.iter().flat_map(|pack| pack.footer.places().map(|(place, entry)| (pack.row, place, entry)));
         let mut places = places.filter(|(_, place, _)| place.kind == BlockKind::Data);
         let (pack, place, entry) = places.next().unwrap();
@@ -216,8 +180,8 @@ async fn what_was_committed_meanwhile_is_rescued_whatever_else_was() {
 async fn entries_that_cannot_be_stop_nobody() {
     for change in [0, 1, 2] {
         let world = World::new().await;
-        let packs = world.packs().await;
-        let ids: Vec<_> = packs.iter().flat_map(RecentPack::ids).collect();
+        let packs = packs(&world.server().await).await;
+        let ids: Vec<_> = packs.iter().flat_map(|pack| pack.ids()).collect();
         let (place, entry) = packs[0].footer.places().next().unwrap();
         let mut there = Location { pack: packs[0].row, place, at: 0, length: entry.blobs[0].1 };
         match change {

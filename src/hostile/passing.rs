@@ -2,9 +2,8 @@
 
 use super::*;
 use crate::error::Error;
-use crate::index::{Location, RecentPack, SegmentBuilder, Want};
+use crate::index::{Location, SegmentBuilder, Want};
 use crate::layout::{self, NUMBER_MAX};
-use crate::merge::lengths;
 use crate::pack::BlockKind;
 use crate::repair::RepairPlan;
 use crate::testing::stores::{Fault, FaultyStore, Kind as Call, Reply};
@@ -80,14 +79,6 @@ async fn what_was_committed_or_forgotten_since_is_not_replaced_from_a_copy() {
         assert_eq!(world.get(&lost.to_string()).await, there, "{lost}");
         world.assert_nothing_lost("repaired").await;
     }
-}
-
-async fn packs(repository: &Repository) -> Vec<RecentPack> {
-    let mut packs = Vec::new();
-    for (id, length) in lengths(repository.store().list(layout::PACKS).await.unwrap(), layout::parse_pack) {
-        packs.push(RecentPack::read(id, length, repository.store(), repository.keyring()).await.unwrap());
-    }
-    packs
 }
 
 #[tokio::test]

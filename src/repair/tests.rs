@@ -17,8 +17,9 @@ use crate::registration::Registration;
 use crate::repair::RepairOptions;
 use crate::repository::{CreateOptions, Repository};
 use crate::restore::RestoreOptions;
-use crate::snapshot::{Content, Snapshot, SnapshotStats};
-use crate::tree::{Entry, EntryKind, Key, Payload, Piece, SequenceRoot, TreeBuilder, WriteNode};
+use crate::snapshot::Snapshot;
+use crate::testing::series::commit_files;
+use crate::tree::{Payload, Piece, SequenceRoot, WriteNode};
 
 /// References to a node.
 const TIMES: u64 = 30_000;
@@ -29,7 +30,7 @@ const LEVELS: u8 = 3;
 /// Commits files each of which is a sequence of 30,000 times 30,000 times 30,000 pieces.
 async fn bomb(repository: &Repository, files: u32, is_stored: bool) -> Snapshot {
     let parts = repository.parts().clone();
-    let mut registration = Registration::begin(parts.clone(), "bomb", "", repository.mode()).await.unwrap();
+    let registration = Registration::begin(parts.clone(), "bomb", "", repository.mode()).await.unwrap();
     let evidence = Evidence::new(Condemned::default());
     let mut writer = BlobWriter::new(parts, registration.id(), evidence, WriteOptions::default());
     let chunk = repository.keyring().chunk_id().id(b"x");
@@ -56,33 +57,8 @@ async fn bomb(repository: &Repository, files: u32, is_stored: bool) -> Snapshot 
         root = nodes.write_node(node).unwrap();
     }
     let payload = Payload::Sequence(SequenceRoot { root, length, height: LEVELS - 1 });
-    let mut builder = TreeBuilder::new(repository.splitter().clone());
-    for number in 0..files {
-        let entry = Entry::new(EntryKind::File, payload.clone(), Payload::default());
-        builder.push(&Key::from_path(format!("file{number:03}")).unwrap(), &entry, &mut nodes).unwrap();
-    }
-    let tree = builder.finish(&mut nodes).unwrap();
-    for (id, node) in nodes.take() {
-        writer.add(BlockKind::Nodes, id, node, Treatment::Compress).await.unwrap();
-    }
-    let stored = writer.settle(&tree.id).await.unwrap();
-    let content = Content {
-        host: String::new(),
-        tags: Default::default(),
-        paths: Vec::new(),
-        position: None,
-        root: tree.id,
-        entries: tree.entries,
-        parent: None,
-        origin: None,
-        stats: SnapshotStats::default(),
-        failures: Vec::new(),
-        failure_count: 0,
-        stored,
-    };
-    let snapshot = registration.contend(&content).await.unwrap().unwrap();
-    registration.end().await;
-    snapshot
+    let payloads = std::iter::repeat_n(payload, files as usize);
+    commit_files(repository, registration, writer, nodes, payloads).await
 }
 
 async fn repository() -> Repository {

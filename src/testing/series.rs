@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use crate::blobs::Stored;
+use crate::blobs::{BlobWriter, NodeBuffer, Stored, Treatment};
 use crate::clock::Timestamp;
 use crate::crypto::Kind;
 use crate::id::{BlobId, RecordHash};
 use crate::layout::{CommitName, Name};
 use crate::object::seal_record;
+use crate::pack::BlockKind;
+use crate::registration::Registration;
 use crate::repository::Repository;
-use crate::snapshot::{Body, Content, Record, SnapshotStats};
+use crate::snapshot::{Body, Content, Record, Snapshot, SnapshotStats};
+use crate::tree::{Entry, EntryKind, Key, Payload, TreeBuilder};
 
 /// Record `number` of a series is committed at this time.
 pub(crate) fn at(number: u64) -> Timestamp {
@@ -18,20 +21,47 @@ pub(crate) fn at(number: u64) -> Timestamp {
 
 /// A snapshot of the tree under `root`.
 pub(crate) fn snapshot(root: BlobId) -> Body {
-    Body::Snapshot(Content {
+    Body::Snapshot(content(root, 0, Stored::default()))
+}
+
+fn content(root: BlobId, entries: u64, stored: Stored) -> Content {
+    Content {
         host: String::new(),
         tags: BTreeMap::new(),
         paths: Vec::new(),
         position: None,
         root,
-        entries: 0,
+        entries,
         parent: None,
         origin: None,
         stats: SnapshotStats::default(),
         failures: Vec::new(),
         failure_count: 0,
-        stored: Stored::default(),
-    })
+        stored,
+    }
+}
+
+/// Commits files of any payloads, as no writer of this library would; `nodes` may hold what these refer to.
+pub(crate) async fn commit_files(
+    repository: &Repository,
+    mut registration: Registration,
+    mut writer: BlobWriter,
+    mut nodes: NodeBuffer,
+    payloads: impl IntoIterator<Item = Payload>,
+) -> Snapshot {
+    let mut builder = TreeBuilder::new(repository.splitter().clone());
+    for (number, payload) in payloads.into_iter().enumerate() {
+        let entry = Entry::new(EntryKind::File, payload, Payload::default());
+        builder.push(&Key::from_path(format!("file{number:03}")).unwrap(), &entry, &mut nodes).unwrap();
+    }
+    let tree = builder.finish(&mut nodes).unwrap();
+    for (id, node) in nodes.take() {
+        writer.add(BlockKind::Nodes, id, node, Treatment::Compress).await.unwrap();
+    }
+    let stored = writer.settle(&tree.id).await.unwrap();
+    let snapshot = registration.contend(&content(tree.id, tree.entries, stored)).await.unwrap().unwrap();
+    registration.end().await;
+    snapshot
 }
 
 /// Creates records 1 to `count` of a series; those that `body` says nothing for can't be read, and only have names.

@@ -17,7 +17,7 @@ use crate::progress::NoProgress;
 use crate::repair::RepairOptions;
 use crate::repository::{CreateOptions, OpenOptions};
 use crate::snapshot::Snapshot;
-use crate::testing::Random;
+use crate::testing::{Random, packs};
 use crate::tree::Key;
 use crate::writer::{CommitOptions, WriterOptions};
 
@@ -28,14 +28,6 @@ struct World {
     bait: Arc<RecentPack>,
     snapshot: Snapshot,
     content: Vec<u8>,
-}
-
-async fn packs(repository: &Repository) -> Vec<Arc<RecentPack>> {
-    let mut packs = Vec::new();
-    for (id, length) in lengths(repository.store().list(layout::PACKS).await.unwrap(), layout::parse_pack) {
-        packs.push(Arc::new(RecentPack::read(id, length, repository.store(), repository.keyring()).await.unwrap()));
-    }
-    packs
 }
 
 async fn put(store: &Arc<dyn ObjectStore>, series: &str, content: &[u8]) -> (Snapshot, Arc<RecentPack>) {
